@@ -1,0 +1,23 @@
+// close(2) and dup2(2) for descriptors that selectors and fibers may be watching.
+//
+// A request in the ring holds the open file. After a bare close(2) of a watched descriptor the peer sees no
+// end of file, a port stays bound, and the old request still fires when the number has a new owner. These
+// calls let the watches go first: when they have returned, the file is as closed as if nobody had watched it.
+//
+// Watches of this thread's hub, that is: a descriptor is watched by one hub at a time, or the others
+// unregister it first. On a thread without a hub they are the plain calls.
+#pragma once
+
+namespace [[gnu::visibility("default")]] annulet {
+
+// Closes fd, once. Every selector that has it registered reports it from now on as poll(2) reports a closed
+// descriptor, a parked one at once. Does not park. Throws std::system_error (EBADF, and what close(2) says:
+// the descriptor is closed even then); a descriptor that was not open changes nothing.
+void close(int fd);
+
+// Makes `target` refer to the file of `source`, as dup2(2); returns target. Whoever watched target learns
+// that it was closed. Where both are the same nothing happens. Does not park. Throws std::system_error (EBADF
+// and the others of dup2(2)), and has then changed nothing.
+int dup2(int source, int target);
+
+}  // namespace annulet

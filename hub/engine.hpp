@@ -1,0 +1,84 @@
+// The seam to the kernel: edge-notified watches, a bounded wait, a wake from any thread.
+//
+// Nothing here runs a fiber: events are noted in watches, which wake waiters, which makes fibers ready. What
+// an engine cannot recover from ends the process with a message; everything else it retries or reports to the
+// watch. All calls but wake() are for the hub's thread.
+#pragma once
+
+#include "watch.hpp"
+
+#include <annulet/runtime/deadline.hpp>
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace annulet {
+
+// Which engine serves a hub, and how it was chosen.
+struct engine_info {
+  std::string name;                  // "io_uring"
+  std::vector<std::string> flags;    // set-up flags that the kernel accepted
+  std::vector<std::string> refused;  // what was tried first, and with which error it was refused
+  unsigned sq_entries = 0;
+  unsigned cq_entries = 0;
+};
+
+namespace detail {
+
+class engine {
+ public:
+  engine() = default;
+  engine(const engine&) = delete;
+  engine& operator=(const engine&) = delete;
+  virtual ~engine() = default;
+
+  // Gives the watch a slot. Throws std::bad_alloc, and has then changed nothing.
+  virtual void attach(watch& w, int fd) = 0;
+  // The watch must be idle.
+  virtual void detach(watch& w) noexcept = 0;
+
+  // From the next wait on the watch is armed for this mask (POLLIN, POLLOUT). If the level is there by then
+  // an event tells so at once. Costs nothing where it is armed so already.
+  void set_interest(watch& w, std::uint16_t mask) noexcept {
+    w.wanted_ = mask;
+    if (w.state_ != watch::state::armed || w.armed_ != mask) {
+      note_change(w);
+    }
+  }
+  // From the next wait on it is not armed any more, though the kernel may hold the file a little longer.
+  void clear_interest(watch& w) noexcept {
+    w.wanted_ = 0;
+    if (w.state_ != watch::state::idle) {
+      note_change(w);
+    }
+  }
+  // When this returns, the kernel holds the file of none of them, and all are idle. Does not park.
+  virtual void let_go(std::span<watch* const> watches) noexcept = 0;
+
+  // Takes in what has happened, entering the kernel only where the ring says that something waits there.
+  virtual void look() noexcept = 0;
+  // Hands over what changed, if anything did, without waiting.
+  virtual void flush() noexcept = 0;
+  // Hands over what changed and blocks until something happened, the deadline, wake() or a signal. Returns at
+  // once where something had happened already.
+  virtual void wait(deadline until) noexcept = 0;
+  // Ends a wait of the hub's thread. Any thread; safe until the engine's destructor.
+  [[nodiscard]] virtual int wake_fd() const noexcept = 0;
+
+  [[nodiscard]] virtual const engine_info& info() const noexcept = 0;
+
+ protected:
+  void note_change(watch& w) noexcept {
+    if (!static_cast<list_hook<pending_tag>&>(w).linked()) {
+      changed_.push_back(w);
+    }
+  }
+
+  intrusive_list<watch, pending_tag> changed_;  // to be told to the kernel
+};
+
+}  // namespace detail
+
+}  // namespace annulet

@@ -1,0 +1,105 @@
+// The event loop of a thread. While it lives, blocking calls of annulet may be made on that thread.
+//
+//   int main() {
+//     annulet::hub hub;                           // from here on main is a fiber
+//     auto server = annulet::spawn(serve, 8080);
+//     server.join();
+//   }                                             // kills what is left, waits for it, frees everything
+//
+// A hub is destroyed by the fiber that made it, on its thread. Selectors and handles may outlive it; their
+// calls then throw hub_gone.
+#pragma once
+
+#include "engine.hpp"
+#include "hub_link.hpp"
+#include "hub_options.hpp"
+
+#include <annulet/runtime/errors.hpp>
+#include <annulet/runtime/inbox.hpp>
+
+#include <cstddef>
+#include <memory>
+#include <type_traits>
+#include <utility>
+
+namespace [[gnu::visibility("default")]] annulet {
+
+class hub;
+
+namespace detail {
+
+template <class F>
+class posted_call final : public posted {
+ public:
+  template <class G>
+  explicit posted_call(G&& fn) : fn_(std::forward<G>(fn)) {}
+  void run() override { std::move(fn_)(); }
+
+ private:
+  F fn_;
+};
+
+class hub_core;
+hub_core& core_of(const hub& h) noexcept;
+
+}  // namespace detail
+
+// The way in for other threads. Copies are the same way; each may be used by any thread, also after the hub's
+// end. While there is one, the hub's fibers may all wait without that being a deadlock.
+class hub_handle {
+ public:
+  hub_handle(const hub_handle& other) noexcept;
+  hub_handle(hub_handle&& other) noexcept = default;
+  hub_handle& operator=(hub_handle other) noexcept {
+    std::swap(link_, other.link_);
+    return *this;
+  }
+  ~hub_handle();
+
+  // Has fn() called by a new fiber of the hub, so it may park; what it throws is reported on stderr. Posts of
+  // one thread run in their order. Does not wait. Any thread. Throws hub_gone once the hub has begun to end,
+  // and std::bad_alloc; then fn is not called. What was posted and not yet begun when the hub ends is
+  // destroyed there.
+  template <class F>
+  requires std::invocable<std::decay_t<F>>
+  void post(F&& fn) const {
+    push(std::make_unique<detail::posted_call<std::decay_t<F>>>(std::forward<F>(fn)));
+  }
+
+ private:
+  friend class hub;
+  explicit hub_handle(std::shared_ptr<detail::hub_link> link) noexcept;
+  void push(std::unique_ptr<detail::posted> item) const;
+
+  std::shared_ptr<detail::hub_link> link_;  // null when moved from: post throws std::logic_error
+};
+
+class hub {
+ public:
+  // Makes this thread's hub. Throws std::logic_error where the thread has one, std::invalid_argument for an
+  // option out of its bounds, and std::system_error where io_uring is refused (it says which call, and what
+  // would allow it) or descriptors or memory ran out.
+  hub() : hub(hub_options{}) {}
+  explicit hub(const hub_options& options);
+  // Kills every other fiber and drives the loop until all have ended, at most hub_options::shutdown_limit:
+  // then it names them on stderr and aborts. The only destructor that parks.
+  ~hub();
+  hub(const hub&) = delete;
+  hub& operator=(const hub&) = delete;
+
+  // For another thread to come in by. On this thread only, else wrong_thread.
+  [[nodiscard]] hub_handle handle();
+  // Which engine serves this hub, with which flags, and what was refused before.
+  [[nodiscard]] const engine_info& engine_report() const;
+  // How many fibers are alive, the main one not counted.
+  [[nodiscard]] std::size_t fiber_count() const;
+
+ private:
+  friend detail::hub_core& detail::core_of(const hub& h) noexcept;
+
+  detail::hub_core& own(const char* call) const;
+
+  std::unique_ptr<detail::hub_core> core_;
+};
+
+}  // namespace annulet

@@ -1,0 +1,183 @@
+#include "hub_core.hpp"
+
+#include "uring_engine.hpp"
+
+#include <annulet/runtime/check.hpp>
+#include <annulet/runtime/errors.hpp>
+#include <annulet/runtime/fiber.hpp>
+
+#include <algorithm>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+namespace annulet::detail {
+
+constinit thread_local hub_core* hub_core::current_ = nullptr;
+
+namespace {
+
+scheduler_options fiber_options(const hub_options& options) {
+  if (options.look_every == 0) {
+    throw std::invalid_argument("annulet: hub_options::look_every is 0, must be at least 1");
+  }
+  return {options.stack_size, options.guard, options.look_every};
+}
+
+}  // namespace
+
+hub_core::hub_core(const hub_options& options)
+    : scheduler_(*this, fiber_options(options)),
+      engine_(std::make_unique<uring_engine>(options)),
+      shutdown_limit_(options.shutdown_limit) {
+  link_->share_wake_fd(engine_->wake_fd());
+  link_->hub = this;
+  current_ = this;
+}
+
+hub_core::~hub_core() {
+  check(current_ == this, "a hub was destroyed on another thread than its own");
+  link_->posts.close();
+  while (undelivered_ != nullptr) {
+    delete std::exchange(undelivered_, inbox::next(*undelivered_));
+  }
+  scheduler_.shut_down(shutdown_limit_ == std::chrono::nanoseconds::max() ? deadline::never()
+                                                                          : deadline(shutdown_limit_));
+  end_watches();
+  engine_.reset();
+  link_->hub = nullptr;
+  current_ = nullptr;
+}
+
+hub_core& hub_core::here(const char* call) {
+  if (current_ == nullptr) {
+    throw no_hub(std::string("annulet: ") + call + " needs a hub, and this thread has none");
+  }
+  return *current_;
+}
+
+void hub_core::throw_not_ours(const hub_core* hub, const char* call) {
+  if (hub == nullptr) {
+    throw hub_gone(std::string("annulet: ") + call + ": the hub that this belonged to has ended");
+  }
+  throw wrong_thread(std::string("annulet: ") + call + ": this belongs to the hub of another thread");
+}
+
+// --- what is under watch
+
+void hub_core::index(watch& w, int fd) {
+  const auto at = static_cast<std::size_t>(fd);
+  if (at >= by_fd_.size()) {
+    by_fd_.resize(std::max(at + 1, by_fd_.size() * 2));
+  }
+  if (by_fd_[at] == nullptr) {
+    by_fd_[at] = std::make_unique<watch_list>();
+  }
+  by_fd_[at]->push_back(w);
+}
+
+void hub_core::attach(watch& w, int fd) {
+  engine_->attach(w, fd);
+  try {
+    index(w, fd);
+  } catch (...) {
+    engine_->detach(w);
+    throw;
+  }
+}
+
+void hub_core::detach(std::span<watch* const> watches) noexcept {
+  engine_->let_go(watches);
+  for (watch* const w : watches) {
+    static_cast<list_hook<fd_tag>&>(*w).unlink();
+    engine_->detach(*w);
+  }
+}
+
+bool hub_core::is_watched(int fd) const noexcept {
+  const auto at = static_cast<std::size_t>(fd);
+  return fd >= 0 && at < by_fd_.size() && by_fd_[at] != nullptr && !by_fd_[at]->empty();
+}
+
+void hub_core::close_watches(int fd) {
+  if (!is_watched(fd)) {
+    return;
+  }
+  watch_list& watches = *by_fd_[static_cast<std::size_t>(fd)];
+  std::vector<watch*> told;
+  watches.for_each([&](watch& w) { told.push_back(&w); });
+  // From here on the number may get a new owner, of whom these must not hear.
+  for (watch* const w : told) {
+    static_cast<list_hook<fd_tag>&>(*w).unlink();
+    closed_.push_back(*w);
+    w->on_close();
+  }
+  engine_->let_go(told);
+}
+
+void hub_core::end_watches() noexcept {
+  std::vector<watch*> all;
+  closed_.for_each([&](watch& w) { all.push_back(&w); });
+  for (const auto& watches : by_fd_) {
+    if (watches != nullptr) {
+      watches->for_each([&](watch& w) { all.push_back(&w); });
+    }
+  }
+  detach(all);
+  for (watch* const w : all) {
+    w->on_hub_end();
+  }
+}
+
+// --- the world outside, for the scheduler
+
+std::int64_t hub_core::now() const noexcept {
+  return std::chrono::nanoseconds(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+bool hub_core::has_outside_handles() const noexcept {
+  return link_->handles.load(std::memory_order_acquire) != 0 || undelivered_ != nullptr ||
+         !link_->posts.empty();
+}
+
+void hub_core::wait(deadline until) noexcept {
+  if (undelivered_ != nullptr) {
+    until = std::min(until, deadline(std::chrono::milliseconds(10)));  // memory may be there again
+  }
+  if (link_->fall_asleep()) {
+    engine_->wait(until);
+  }
+  link_->be_awake();
+  run_posts();
+}
+
+void hub_core::look() noexcept {
+  engine_->look();
+  engine_->flush();
+  run_posts();
+}
+
+// Each posted function becomes a fiber of its own, so it may park and throw.
+void hub_core::run_posts() noexcept {
+  if (undelivered_ == nullptr) {
+    undelivered_ = link_->posts.take();
+  }
+  while (undelivered_ != nullptr) {
+    std::unique_ptr<posted> item(undelivered_);
+    undelivered_ = inbox::next(*item);
+    try {
+      spawn(
+          {.name = "posted", .place = {}}, [](const std::unique_ptr<posted>& p) { p->run(); },
+          std::move(item));
+    } catch (const std::exception& e) {
+      undelivered_ = item.release();  // still linked to the rest
+      if (!std::exchange(delivery_failed_, true)) {
+        report(std::string("a posted function has to wait: ") + e.what());
+      }
+      return;
+    }
+    delivery_failed_ = false;
+  }
+}
+
+}  // namespace annulet::detail

@@ -1,0 +1,72 @@
+// The hub behind the public one: a scheduler, an engine, and the index of what is under watch. Internal.
+#pragma once
+
+#include "engine.hpp"
+#include "hub_link.hpp"
+#include "hub_options.hpp"
+#include "watch.hpp"
+
+#include <annulet/runtime/idle_source.hpp>
+#include <annulet/runtime/scheduler.hpp>
+
+#include <memory>
+#include <span>
+#include <vector>
+
+namespace annulet::detail {
+
+class hub_core final : public idle_source {
+ public:
+  explicit hub_core(const hub_options& options);
+  ~hub_core() override;
+
+  [[nodiscard]] static hub_core* current() noexcept { return current_; }
+  // This thread's. Throws no_hub, naming the call.
+  [[nodiscard]] static hub_core& here(const char* call);
+  // The one that the link belongs to. Throws hub_gone or wrong_thread, naming the call.
+  [[nodiscard]] static hub_core& of(const hub_link& link, const char* call) {
+    hub_core* const hub = link.hub.load(std::memory_order_relaxed);
+    if (hub == nullptr || hub != current_) [[unlikely]] {
+      throw_not_ours(hub, call);
+    }
+    return *hub;
+  }
+
+  [[nodiscard]] scheduler& fibers() noexcept { return scheduler_; }
+  [[nodiscard]] engine& io() noexcept { return *engine_; }
+  [[nodiscard]] const std::shared_ptr<hub_link>& link() const noexcept { return link_; }
+
+  // Puts a descriptor under watch. Throws std::bad_alloc, and has then changed nothing.
+  void attach(watch& w, int fd);
+  // Lets them go and takes them off. When it returns the kernel holds none of their files.
+  void detach(std::span<watch* const> watches) noexcept;
+  // For what is about to be closed: tells every watch on this number, and lets them go.
+  void close_watches(int fd);
+  [[nodiscard]] bool is_watched(int fd) const noexcept;
+
+  void wait(deadline until) noexcept override;
+  void look() noexcept override;
+  [[nodiscard]] std::int64_t now() const noexcept override;
+  [[nodiscard]] bool has_outside_handles() const noexcept override;
+
+ private:
+  using watch_list = intrusive_list<watch, fd_tag>;
+
+  [[noreturn, gnu::cold]] static void throw_not_ours(const hub_core* hub, const char* call);
+  void index(watch& w, int fd);
+  void run_posts() noexcept;
+  void end_watches() noexcept;
+
+  static constinit thread_local hub_core* current_;
+
+  std::shared_ptr<hub_link> link_ = std::make_shared<hub_link>();
+  scheduler scheduler_;
+  std::unique_ptr<engine> engine_;
+  std::vector<std::unique_ptr<watch_list>> by_fd_;
+  watch_list closed_;              // their number is not theirs any more
+  posted* undelivered_ = nullptr;  // taken from the inbox, and no memory yet for their fibers
+  bool delivery_failed_ = false;
+  std::chrono::nanoseconds shutdown_limit_;
+};
+
+}  // namespace annulet::detail

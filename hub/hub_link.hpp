@@ -1,0 +1,50 @@
+// What a hub shares with the handles that other threads hold, and with selectors that may outlive it: the way
+// in, and whether it is still there. Lives as long as the last of them.
+#pragma once
+
+#include <annulet/runtime/inbox.hpp>
+
+#include <atomic>
+
+namespace annulet::detail {
+
+class hub_core;
+
+class hub_link {
+ public:
+  hub_link() = default;
+  hub_link(const hub_link&) = delete;
+  hub_link& operator=(const hub_link&) = delete;
+  ~hub_link();
+
+  // Null once the hub has ended. Only its own thread follows the pointer; others compare it.
+  std::atomic<hub_core*> hub{nullptr};
+  // Handles that hub.handle() has given out: while there is one, nothing is a deadlock.
+  std::atomic<unsigned> handles{0};
+  inbox posts;
+
+  // Opens the eventfd that this link owns a copy of. Throws std::system_error.
+  void share_wake_fd(int fd);
+
+  // After something was posted: wakes the hub if it sleeps, and makes no system call if it does not. Any
+  // thread.
+  //
+  // The poster pushes, then looks whether the hub sleeps; the hub says that it sleeps, then looks whether
+  // something was pushed. The fences keep both from looking before they have told: one of them sees the
+  // other.
+  void wake() noexcept;
+
+  // Before a wait: whether the hub may sleep. Hub's thread.
+  [[nodiscard]] bool fall_asleep() noexcept {
+    asleep_.store(true, std::memory_order_relaxed);
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+    return posts.empty();
+  }
+  void be_awake() noexcept { asleep_.store(false, std::memory_order_relaxed); }
+
+ private:
+  std::atomic<bool> asleep_{false};
+  int wake_fd_ = -1;
+};
+
+}  // namespace annulet::detail

@@ -1,0 +1,31 @@
+// What can be chosen about a hub. Every default is meant to be right.
+#pragma once
+
+#include <annulet/runtime/stack.hpp>
+
+#include <chrono>
+#include <cstddef>
+
+namespace annulet {
+
+// Which of io_uring's set-up flags to begin with. Where the kernel does not know them the next step is taken.
+enum class ring_mode {
+  defer_taskrun,  // Linux 6.1: completions are made when the hub looks, in batches
+  coop_taskrun,   // Linux 5.19: whenever the thread enters the kernel anyway
+  submit_all,     // Linux 5.18
+  plain,
+};
+
+struct hub_options {
+  unsigned sq_entries = 256;  // 1 to 32,768; the kernel rounds up to a power of two
+  unsigned cq_entries =
+      4096;  // at least 2x sq_entries, at most 65,536; beyond what fits the kernel keeps a list
+  ring_mode mode = ring_mode::defer_taskrun;
+  std::size_t stack_size = default_stack_size;  // of fibers that ask for none, in bytes
+  stack_guard guard = stack_guard::best;
+  unsigned look_every = 64;  // switches between two looks at the kernel while fibers are busy; at least 1
+  // How long ~hub waits for killed fibers to end. Then it names them on stderr and aborts.
+  std::chrono::nanoseconds shutdown_limit = std::chrono::seconds(5);
+};
+
+}  // namespace annulet

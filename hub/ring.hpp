@@ -1,0 +1,83 @@
+// io_uring as the engine uses it: set-up with its ladder of flags, the submission queue, one enter, and
+// reaping. The only file that includes liburing; internal, not installed.
+//
+// The enter is made by hand (io_uring_enter2) because liburing's wrappers can say neither "run so many
+// completions but do not wait for them" nor "this wait is no I/O wait".
+#pragma once
+
+#include "engine.hpp"
+#include "hub_options.hpp"
+
+#include <liburing.h>
+
+#include <cerrno>
+#include <cstdint>
+#include <optional>
+
+namespace annulet::detail {
+
+class ring {
+ public:
+  // Throws std::system_error that says which call was refused, and what would allow it.
+  ring(const hub_options& options, engine_info& info);
+  ~ring() { io_uring_queue_exit(&ring_); }
+  ring(const ring&) = delete;
+  ring& operator=(const ring&) = delete;
+
+  // An empty entry to fill in, or null where the queue is full: enter first.
+  [[nodiscard]] io_uring_sqe* next_sqe() noexcept { return io_uring_get_sqe(&ring_); }
+  // Entries that the kernel has not seen.
+  [[nodiscard]] unsigned queued() const noexcept {
+    return ring_.sq.sqe_tail - io_uring_smp_load_acquire(ring_.sq.khead);
+  }
+
+  // Work is pending in the kernel that becomes completions only by an enter.
+  [[nodiscard]] bool needs_enter() const noexcept {
+    return (IO_URING_READ_ONCE(*ring_.sq.kflags) & (IORING_SQ_CQ_OVERFLOW | IORING_SQ_TASKRUN)) != 0;
+  }
+
+  [[nodiscard]] bool can_skip_success() const noexcept {
+    return (ring_.features & IORING_FEAT_CQE_SKIP) != 0;
+  }
+
+  // Submits what is queued. Returns 0 or the errno.
+  int submit() noexcept { return enter(0, 0, nullptr); }
+  // Submits, and has at least `count` completions made if so many are due; waits for none.
+  // Asking for more than are due costs a sleep of a timer's length (38 us), so never ask for more than are
+  // likely.
+  int run_pending(unsigned count) noexcept {
+    __kernel_timespec none{};
+    return enter(count, IORING_ENTER_GETEVENTS, &none);
+  }
+  // Submits and waits for one completion, at most so many nanoseconds (nullopt: no limit).
+  int wait(std::optional<std::int64_t> nanoseconds) noexcept;
+
+  // Calls fn(user_data, res, flags) for each completion there is, each consumed before fn sees it. Returns
+  // how many.
+  template <class Fn>
+  unsigned reap(Fn&& fn) noexcept {
+    unsigned count = 0;
+    unsigned head = *ring_.cq.khead;
+    for (;;) {
+      const unsigned tail = io_uring_smp_load_acquire(ring_.cq.ktail);
+      if (head == tail) {
+        return count;
+      }
+      for (; head != tail; ++count) {
+        const io_uring_cqe cqe = ring_.cq.cqes[head & ring_.cq.ring_mask];
+        ++head;
+        io_uring_smp_store_release(ring_.cq.khead, head);
+        fn(cqe.user_data, cqe.res, cqe.flags);
+      }
+    }
+  }
+
+ private:
+  int enter(unsigned want, unsigned flags, __kernel_timespec* timeout) noexcept;
+
+  io_uring ring_{};
+  unsigned enter_flags_ = 0;  // of every enter
+  unsigned no_iowait_ = 0;    // of those that wait
+};
+
+}  // namespace annulet::detail

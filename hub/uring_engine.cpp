@@ -1,0 +1,295 @@
+#include "uring_engine.hpp"
+
+#include <annulet/runtime/check.hpp>
+#include <annulet_plants.hpp>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <string>
+#include <system_error>
+
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+namespace annulet::detail {
+
+uring_engine::uring_engine(const hub_options& options) : ring_(options, info_) {
+  // Blocking: a read of a non-blocking one may complete with EAGAIN.
+  wake_fd_ = ::eventfd(0, EFD_CLOEXEC);
+  if (wake_fd_ < 0) {
+    throw std::system_error(errno, std::generic_category(), "annulet: hub: eventfd for wake-ups");
+  }
+}
+
+// The hub has detached every watch. What is left is the wake read, which points into this object.
+uring_engine::~uring_engine() {
+  if (wake_read_queued_) {
+    io_uring_sqe& cancel = sqe();
+    io_uring_prep_cancel64(&cancel, tag{kind::wake, 0, 0}.packed(), 0);
+    io_uring_sqe_set_data64(&cancel, tag{kind::nobody, 0, 0}.packed());
+    while (wake_read_queued_) {
+      judge(ring_.wait(std::nullopt));
+      reap();
+    }
+  }
+  ::close(wake_fd_);
+}
+
+void uring_engine::attach(watch& w, int fd) {
+  if (free_slots_.empty()) {
+    // The vector of free slots can hold them all, so that detach never allocates.
+    if (slots_.size() == slots_.capacity()) {
+      const std::size_t room = slots_.size() * 2 + 64;
+      free_slots_.reserve(room);
+      slots_.reserve(room);
+    }
+    slots_.emplace_back();
+    free_slots_.push_back(static_cast<std::uint32_t>(slots_.size() - 1));
+  }
+  w.slot_ = free_slots_.back();
+  free_slots_.pop_back();
+  slots_[w.slot_].owner = &w;
+  w.fd_ = fd;
+  w.attached_ = true;
+}
+
+void uring_engine::detach(watch& w) noexcept {
+  check(w.state_ == watch::state::idle, "a watch was detached while the kernel held its request");
+  static_cast<list_hook<pending_tag>&>(w).unlink();
+  slots_[w.slot_].owner = nullptr;
+  free_slots_.push_back(w.slot_);
+  w.attached_ = false;
+}
+
+// --- towards the kernel
+
+io_uring_sqe& uring_engine::sqe() noexcept {
+  io_uring_sqe* entry = ring_.next_sqe();
+  while (entry == nullptr) {
+    // Full: hand over what is there. Completions are reaped only to make room; they are noted, and no fiber
+    // runs.
+    judge(ring_.submit());
+    entry = ring_.next_sqe();
+    if (entry == nullptr) {
+      judge(ring_.run_pending(0));
+      reap();
+    }
+  }
+  return *entry;
+}
+
+// Makes submission entries of all that changed.
+void uring_engine::prepare_changes() noexcept {
+  while (!changed_.empty()) {
+    reconcile(changed_.pop_front());
+  }
+}
+
+void uring_engine::reconcile(watch& w) noexcept {
+  switch (w.state_) {
+    case watch::state::idle:
+      if (w.wanted_ != 0) {
+        queue_poll(w);
+      }
+      break;
+    case watch::state::armed:
+      if (w.wanted_ == 0) {
+        queue_cancel(w);
+      } else if (w.wanted_ != w.armed_) {
+        queue_update(w);
+      }
+      break;
+    case watch::state::cancelling:
+      break;  // complete_poll comes back to it
+  }
+}
+
+void uring_engine::queue_poll(watch& w) noexcept {
+  slot& s = slots_[w.slot_];
+  s.generation = (s.generation + 1) & generation_mask;
+  w.generation_ = s.generation;
+  io_uring_sqe& entry = sqe();
+  io_uring_prep_poll_multishot(&entry, w.fd_, w.wanted_);
+  if (planted(plant::refused_poll)) {
+    entry.len |= IORING_POLL_ADD_LEVEL;  // no kernel takes this
+  }
+  io_uring_sqe_set_data64(&entry, tag_of(w, kind::poll).packed());
+  w.armed_ = w.wanted_;
+  w.state_ = watch::state::armed;
+}
+
+// The request stays armed, with another mask, and the level is checked anew.
+void uring_engine::queue_update(watch& w) noexcept {
+  io_uring_sqe& entry = sqe();
+  io_uring_prep_poll_update(&entry, tag_of(w, kind::poll).packed(), 0, w.wanted_,
+                            IORING_POLL_UPDATE_EVENTS | IORING_POLL_ADD_MULTI);
+  io_uring_sqe_set_data64(&entry, tag_of(w, kind::update).packed());
+  w.armed_ = w.wanted_;
+}
+
+// A cancel, not a poll removal: the latter gives up (EALREADY) while a wake-up is under way.
+void uring_engine::queue_cancel(watch& w) noexcept {
+  io_uring_sqe& entry = sqe();
+  io_uring_prep_cancel64(&entry, tag_of(w, kind::poll).packed(), 0);
+  io_uring_sqe_set_data64(&entry, tag{kind::nobody, 0, 0}.packed());
+  if (ring_.can_skip_success()) {
+    entry.flags |= IOSQE_CQE_SKIP_SUCCESS;
+  }
+  w.state_ = watch::state::cancelling;
+}
+
+void uring_engine::queue_wake_read() noexcept {
+  io_uring_sqe& entry = sqe();
+  io_uring_prep_read(&entry, wake_fd_, &wake_count_, sizeof(wake_count_), 0);
+  io_uring_sqe_set_data64(&entry, tag{kind::wake, 0, 0}.packed());
+  wake_read_queued_ = true;
+}
+
+void uring_engine::judge(int error) noexcept {
+  switch (error) {
+    case 0:
+    case EINTR:  // signal handlers have run
+    case ETIME:
+    case EAGAIN:
+    case EBUSY:  // reap, and try again
+      return;
+    case EBADR:
+      fail("io_uring_enter: completions were lost (EBADR)");
+    default:
+      fail(std::string("io_uring_enter: ") + std::strerror(error));
+  }
+}
+
+// --- the calls
+
+void uring_engine::look() noexcept {
+  reap();
+  if (!ring_.needs_enter()) {
+    return;
+  }
+  unsigned found = 0;
+  // The kernel runs some 20 pieces of work an enter, or as many as are asked for. Two rounds in a row with
+  // many make many likely; asking for more than there are costs a sleep (io_uring's shortfall), asking for
+  // less another enter.
+  unsigned likely = std::min(last_look_, look_before_last_);
+  prepare_changes();
+  for (int rounds = 0; rounds < 64 && ring_.needs_enter(); ++rounds) {
+    judge(ring_.run_pending(likely));
+    found += reap();
+    likely = 0;
+  }
+  look_before_last_ = last_look_;
+  last_look_ = found;
+}
+
+void uring_engine::flush() noexcept {
+  prepare_changes();
+  judge(ring_.submit());
+}
+
+void uring_engine::wait(deadline until) noexcept {
+  if (!wake_read_queued_) {
+    queue_wake_read();
+  }
+  if (reap() != 0) {
+    return;
+  }
+  prepare_changes();
+  std::optional<std::int64_t> limit;
+  if (until.is_past()) {
+    limit = 0;
+  } else if (!until.is_never()) {
+    limit = std::max<std::int64_t>(until.nanoseconds() - clock_now(), 0);
+  }
+  judge(ring_.wait(limit));
+  reap();
+}
+
+void uring_engine::let_go(std::span<watch* const> watches) noexcept {
+  for (watch* const w : watches) {
+    clear_interest(*w);
+  }
+  prepare_changes();
+  if (planted(plant::queued_cancel)) {
+    judge(ring_.submit());
+    return;
+  }
+  for (;;) {
+    // One completion each is due: the cancelled request's last. Asked for together they come by one enter.
+    const auto due = static_cast<unsigned>(
+        std::ranges::count_if(watches, [](const watch* w) { return w->state_ == watch::state::cancelling; }));
+    if (due == 0) {
+      return;
+    }
+    judge(ring_.run_pending(due));
+    reap();
+  }
+}
+
+// --- from the kernel
+
+unsigned uring_engine::reap() noexcept {
+  return ring_.reap(
+      [this](std::uint64_t data, int result, unsigned flags) { complete(data, result, flags); });
+}
+
+void uring_engine::complete(std::uint64_t data, int result, unsigned flags) noexcept {
+  const tag t = tag::unpack(data);
+  if (t.what == kind::wake) {
+    // Its only news is that the wait is over.
+    check(result > 0 || result == -ECANCELED || result == -EINTR || result == -EAGAIN,
+          "the hub's eventfd cannot be read");
+    wake_read_queued_ = false;
+    return;
+  }
+  if (t.what == kind::nobody) {
+    return;  // a cancellation that found its request done already
+  }
+  watch* const w = slots_[t.slot].owner;
+  if (w == nullptr || w->generation_ != t.generation) {
+    return;  // came too late
+  }
+  if (t.what == kind::update) {
+    complete_update(*w, result);
+  } else {
+    complete_poll(*w, result, (flags & IORING_CQE_F_MORE) != 0);
+  }
+}
+
+void uring_engine::complete_poll(watch& w, int result, bool more) noexcept {
+  const bool cancelled = w.state_ == watch::state::cancelling;
+  if (!more) {
+    w.state_ = watch::state::idle;
+  }
+  if (cancelled) {
+    if (!more && w.wanted_ != 0) {
+      note_change(w);  // wanted again meanwhile; arming checks the level
+    }
+    return;
+  }
+  if (!more) {
+    w.wanted_ = 0;
+    if (result == -ECANCELED) {
+      result = 0;  // not by us: the owner looks, and arms again
+    }
+  }
+  if (planted(plant::lost_event)) {
+    return;
+  }
+  if (result == -EINVAL && planted(plant::failed_poll)) {
+    result = -ENOMEM;
+  }
+  w.on_event(io_result(result));
+}
+
+// Success is silent where the kernel can skip it. A request that is being woken right now refuses (EALREADY):
+// try again. One that has ended (ENOENT) reports by itself.
+void uring_engine::complete_update(watch& w, int result) noexcept {
+  if (result == -EALREADY && w.state_ == watch::state::armed) {
+    w.armed_ = 0;
+    note_change(w);
+  }
+}
+
+}  // namespace annulet::detail

@@ -1,0 +1,81 @@
+// The engine on io_uring: a watch is one multishot poll request.
+//
+// Requests carry the watch's slot and the generation of the request, so a completion that comes late, after
+// the watch was let go or its descriptor reused, finds nobody. Changes are collected and become submission
+// entries right before an enter that takes place anyway.
+#pragma once
+
+#include "engine.hpp"
+#include "ring.hpp"
+
+#include <cstdint>
+#include <vector>
+
+namespace annulet::detail {
+
+class uring_engine final : public engine {
+ public:
+  // Throws std::system_error where io_uring is refused, or no eventfd is to be had.
+  explicit uring_engine(const hub_options& options);
+  ~uring_engine() override;
+
+  void attach(watch& w, int fd) override;
+  void detach(watch& w) noexcept override;
+  void let_go(std::span<watch* const> watches) noexcept override;
+  void look() noexcept override;
+  void flush() noexcept override;
+  void wait(deadline until) noexcept override;
+  [[nodiscard]] int wake_fd() const noexcept override { return wake_fd_; }
+  [[nodiscard]] const engine_info& info() const noexcept override { return info_; }
+
+ private:
+  struct slot {
+    watch* owner = nullptr;
+    std::uint32_t generation = 0;
+  };
+  // What a completion is of.
+  enum class kind : std::uint8_t { nobody, poll, update, wake };
+  struct tag {
+    kind what;
+    std::uint32_t slot;
+    std::uint32_t generation;
+
+    [[nodiscard]] std::uint64_t packed() const noexcept {
+      return std::uint64_t{static_cast<std::uint8_t>(what)} << 62 | std::uint64_t{generation} << 32 | slot;
+    }
+    [[nodiscard]] static tag unpack(std::uint64_t data) noexcept {
+      return {static_cast<kind>(data >> 62), static_cast<std::uint32_t>(data),
+              static_cast<std::uint32_t>(data >> 32 & generation_mask)};
+    }
+  };
+  static constexpr std::uint32_t generation_mask = (1U << 30) - 1;
+
+  [[nodiscard]] static tag tag_of(const watch& w, kind what) noexcept {
+    return {what, w.slot_, w.generation_};
+  }
+  [[nodiscard]] io_uring_sqe& sqe() noexcept;
+  void prepare_changes() noexcept;
+  void reconcile(watch& w) noexcept;
+  void queue_poll(watch& w) noexcept;
+  void queue_update(watch& w) noexcept;
+  void queue_cancel(watch& w) noexcept;
+  void queue_wake_read() noexcept;
+  unsigned reap() noexcept;
+  void complete(std::uint64_t data, int result, unsigned flags) noexcept;
+  void complete_poll(watch& w, int result, bool more) noexcept;
+  void complete_update(watch& w, int result) noexcept;
+  // Whether an enter's errno is one after which the loop just goes on; ends the process for the others.
+  static void judge(int error) noexcept;
+
+  engine_info info_;
+  ring ring_;
+  std::vector<slot> slots_;
+  std::vector<std::uint32_t> free_slots_;
+  unsigned last_look_ = 0;         // completions that the last look found in the kernel,
+  unsigned look_before_last_ = 0;  // and the one before
+  int wake_fd_ = -1;
+  bool wake_read_queued_ = false;
+  std::uint64_t wake_count_ = 0;  // the kernel writes here until the wake read's last completion
+};
+
+}  // namespace annulet::detail

@@ -1,0 +1,91 @@
+// What the runtime knows of one fiber. It lies at the top of the fiber's own stack, together with the
+// callable and the result, so a warm spawn allocates nothing.
+//
+// Life: spawn builds it and queues it; it runs, yields and parks on its own stack; when the body has ended it
+// is `done`. The stack goes back to the pool when the switch away from it is over and no handle is left,
+// whichever comes last.
+#pragma once
+
+#include "intrusive_list.hpp"
+#include "stack.hpp"
+#include "waiter.hpp"
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <exception>
+#include <source_location>
+#include <string>
+#include <string_view>
+
+namespace annulet {
+
+class timeout;
+
+namespace detail {
+
+enum class fiber_state : std::uint8_t { ready, running, parked, done };
+enum class fiber_outcome : std::uint8_t { none, value, error, killed, timed_out };
+
+// The layout that the Itanium C++ ABI gives to __cxa_eh_globals.
+struct exception_state {
+  void* caught = nullptr;
+  unsigned uncaught = 0;
+};
+
+// What every switch touches, in one cache line.
+struct alignas(64) switch_state {
+  void* context = nullptr;  // where to resume; valid while not running
+  control_block* next_ready = nullptr;
+  exception_state exceptions;  // valid while switched away
+  int saved_errno = 0;         // likewise
+  fiber_state state = fiber_state::ready;
+  bool interrupt_pending = false;  // kill_pending, or an expired guard: looked at by each park and yield
+  bool has_handle = false;
+  waiter* parked_on = nullptr;
+  std::atomic<scheduler*> owner{nullptr};  // null once the hub has ended; read by handles of any thread
+};
+
+struct expired_tag;
+struct all_fibers_tag;
+
+class [[gnu::visibility("default")]] control_block : public switch_state, public list_hook<all_fibers_tag> {
+ public:
+  control_block() = default;
+
+  // Runs the body on the fiber's own stack and keeps its value; destroys the callable in any case.
+  void (*run)(control_block&) = nullptr;
+  // Destroys the callable without running it.
+  void (*skip)(control_block&) noexcept = nullptr;
+  // Destroys the value, if there is one. The error is the control block's own.
+  void (*discard_value)(control_block&) noexcept = nullptr;
+
+  waiter_list joiners;
+  intrusive_list<timeout, expired_tag> expired;  // guards that have yet to be thrown, in order of expiry
+  std::exception_ptr error;
+  std::uint64_t id = 0;
+  std::source_location place;
+  stack memory;
+  fiber_outcome outcome = fiber_outcome::none;
+  bool kill_pending = false;
+  bool deadlocked = false;
+  bool error_collected = false;
+  bool value_taken = false;
+
+  [[nodiscard]] std::string_view name() const noexcept { return {name_.data(), name_length_}; }
+  void set_name(std::string_view name) noexcept;
+  // `fiber 7 "ticker" (spawned at main.cpp:12)`
+  [[nodiscard]] std::string describe() const;
+
+ protected:
+  ~control_block() = default;
+
+ private:
+  static constexpr std::size_t longest_name = 31;
+  std::array<char, longest_name> name_{};
+  std::uint8_t name_length_ = 0;
+};
+
+}  // namespace detail
+
+}  // namespace annulet

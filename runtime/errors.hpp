@@ -1,0 +1,42 @@
+// What a caller is told when it used the runtime in a way that cannot work. All are std::logic_error or
+// std::runtime_error, so a program that knows nothing of annulet can still print them. The errors that
+// end a wait on purpose (fiber_killed, timeout_expired) are in cancellation.hpp.
+#pragma once
+
+#include <stdexcept>
+
+namespace [[gnu::visibility("default")]] annulet {
+
+// A call that needs a hub was made on a thread that has none.
+class no_hub : public std::logic_error {
+ public:
+  using std::logic_error::logic_error;
+};
+
+// A hub, or something that belongs to one (fiber handle, selector, event), was used from another thread.
+class wrong_thread : public std::logic_error {
+ public:
+  using std::logic_error::logic_error;
+};
+
+// The hub that a handle or a selector belonged to has ended.
+class hub_gone : public std::logic_error {
+ public:
+  using std::logic_error::logic_error;
+};
+
+// Thrown by fiber<T>::get() for a fiber that was killed or that a timeout guard of its own ended.
+// what() names the fiber.
+class fiber_failed : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+// Thrown out of the main fiber's park when no fiber can ever run again: all are parked on primitives or
+// joins of this thread, without a deadline, and nobody outside can wake one. what() lists them.
+class deadlock : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+}  // namespace annulet

@@ -1,0 +1,17 @@
+// Planted bugs, all off. The tests compile the same sources with a header of this name in which each can be
+// switched on, to show that the checks see it. Here every question is the constant false and costs nothing.
+#pragma once
+
+namespace annulet::detail {
+
+enum class plant {
+  lost_event,       // one event in 10,000 is dropped
+  stale_candidate,  // a candidate is reported without asking poll(2)
+  queued_cancel,    // letting go queues the cancellation and does not reap it
+  refused_poll,     // the kernel refuses each poll request with EINVAL (files with many wait queues)
+  failed_poll,      // the kernel refuses each poll request with ENOMEM
+};
+
+constexpr bool planted(plant) noexcept { return false; }
+
+}  // namespace annulet::detail

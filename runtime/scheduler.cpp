@@ -1,0 +1,412 @@
+#include "scheduler.hpp"
+
+#include "cancellation.hpp"
+#include "check.hpp"
+#include "context.hpp"
+#include "errors.hpp"
+#include "this_fiber.hpp"
+
+#include <cxxabi.h>
+#include <cerrno>
+#include <stdexcept>
+
+namespace annulet::detail {
+
+constinit thread_local scheduler* scheduler::current_ = nullptr;
+
+namespace {
+
+std::string what_of(const std::exception_ptr& error) {
+  try {
+    std::rethrow_exception(error);
+  } catch (const std::exception& e) {
+    return e.what();
+  } catch (...) {
+    const std::type_info* const type = abi::__cxa_current_exception_type();
+    return type == nullptr ? "not a C++ exception" : std::string("an object of type ") + type->name();
+  }
+}
+
+}  // namespace
+
+scheduler::scheduler(idle_source& outside, const scheduler_options& options)
+    : running_(&main_),
+      exceptions_(reinterpret_cast<exception_state*>(abi::__cxa_get_globals())),
+      errno_(&errno),
+      options_(options),
+      outside_(outside),
+      stacks_(stack_pool::make(options.guard)) {
+  if (current_ != nullptr) {
+    throw std::logic_error("annulet: this thread has a hub already; a thread has one at most");
+  }
+  stack_pool::release(stacks_->acquire(options.stack_size));  // refuses now what no spawn could have
+  main_.owner = this;
+  main_.id = next_id_++;
+  main_.state = fiber_state::running;
+  main_.set_name("main");
+  all_.push_back(main_);
+  current_ = this;
+}
+
+scheduler::~scheduler() {
+  check(current_ == this, "a hub was destroyed on another thread than its own");
+  check(alive_ == 0, "a scheduler was destroyed with fibers alive");
+  // Handles that outlive the hub find its absence here. Their stacks are still the pool's.
+  all_.for_each([](control_block& fiber) { fiber.owner = nullptr; });
+  current_ = nullptr;
+}
+
+void scheduler::throw_no_hub(const char* call) {
+  throw no_hub(std::string("annulet: ") + call + " needs a hub, and this thread has none");
+}
+
+// --- the ready queue
+
+void scheduler::make_ready(control_block& fiber) noexcept {
+  fiber.state = fiber_state::ready;
+  fiber.next_ready = nullptr;
+  *ready_end_ = &fiber;
+  ready_end_ = &fiber.next_ready;
+}
+
+inline control_block* scheduler::pop_ready() noexcept {
+  control_block* const first = ready_first_;
+  if (first != nullptr) {
+    ready_first_ = first->next_ready;
+    if (ready_first_ == nullptr) {
+      ready_end_ = &ready_first_;
+    } else {
+      __builtin_prefetch(ready_first_);
+    }
+  }
+  return first;
+}
+
+// --- the switch
+
+// The control block goes with it: all that it owned was destroyed by discard_result and the body's end.
+void scheduler::free_stack(control_block& fiber) noexcept {
+  const stack memory = fiber.memory;
+  static_cast<list_hook<all_fibers_tag>&>(fiber).unlink();
+  stack_pool::release(memory);
+}
+
+// On the stack that was jumped to: where the other one stopped is known only now, and only now may its stack
+// go.
+inline void scheduler::arrive(void* stopped_at, void* from) noexcept {
+  auto& left = *static_cast<control_block*>(from);
+  left.context = stopped_at;
+  if (left.state == fiber_state::done && !left.has_handle) [[unlikely]] {
+    free_stack(left);
+  }
+}
+
+[[gnu::always_inline]] inline void scheduler::switch_to(control_block& next) noexcept {
+  control_block& self = *running_;
+  self.exceptions = *exceptions_;
+  self.saved_errno = *errno_;
+  running_ = &next;
+  next.state = fiber_state::running;
+  const arrival from = jump(next.context, &self);
+  arrive(from.fctx, from.data);
+  *exceptions_ = self.exceptions;
+  *errno_ = self.saved_errno;
+}
+
+void scheduler::start(control_block& fiber, stack memory) noexcept {
+  fiber.owner.store(this, std::memory_order_relaxed);
+  fiber.id = next_id_++;
+  fiber.memory = memory;
+  auto* const top = reinterpret_cast<std::byte*>(&fiber);
+  fiber.context = make_context(top, static_cast<std::size_t>(top - memory.memory.data()),
+                               [](arrival from) { enter(from.fctx, from.data); });
+  all_.push_back(fiber);
+  ++alive_;
+  if (shutting_down_) {
+    kill(fiber);  // it never runs
+  }
+  make_ready(fiber);
+}
+
+void scheduler::run_body(control_block& self) noexcept {
+  if (self.kill_pending) {
+    self.skip(self);
+    self.outcome = fiber_outcome::killed;
+    return;
+  }
+  try {
+    self.run(self);
+    self.outcome = fiber_outcome::value;
+  } catch (const fiber_killed&) {
+    self.outcome = fiber_outcome::killed;
+  } catch (const timeout_expired&) {
+    self.outcome = fiber_outcome::timed_out;
+  } catch (...) {
+    self.error = std::current_exception();
+    self.outcome = fiber_outcome::error;
+  }
+}
+
+// Destroys value or error. An error that was never collected is told to stderr, for nobody else will be.
+void scheduler::discard_result(control_block& fiber) noexcept {
+  const fiber_outcome outcome = fiber.outcome;
+  fiber.outcome = fiber_outcome::none;
+  if (outcome == fiber_outcome::value) {
+    fiber.discard_value(fiber);
+  } else if (!fiber.error_collected) {
+    if (outcome == fiber_outcome::error) {
+      report(fiber.describe() + " ended by an error that nobody collected: " + what_of(fiber.error));
+    } else if (outcome == fiber_outcome::timed_out) {
+      report(fiber.describe() + " ended by the expiry of a timeout guard that it did not catch");
+    }
+  }
+  fiber.error = nullptr;
+}
+
+void scheduler::finish(control_block& self) noexcept {
+  if (!self.has_handle) {
+    discard_result(self);
+  }
+  self.state = fiber_state::done;
+  self.interrupt_pending = false;
+  while (!self.joiners.empty()) {
+    self.joiners.front().wake(wake_reason::ready);
+  }
+  if (--alive_ == 0 && shutdown_waiter_ != nullptr) {
+    shutdown_waiter_->wake(wake_reason::ready);
+  }
+}
+
+void scheduler::abandon(control_block& fiber) noexcept {
+  scheduler* const owner = fiber.owner.load(std::memory_order_acquire);
+  check(owner == nullptr || owner == current_,
+        "a fiber's handle was dropped on another thread than its hub's while the hub was alive");
+  if (fiber.state != fiber_state::done) {
+    fiber.has_handle = false;
+    return;
+  }
+  discard_result(fiber);
+  free_stack(fiber);
+}
+
+// --- yielding and parking
+
+[[gnu::always_inline]] inline bool scheduler::interruptible(const control_block& fiber) const noexcept {
+  const exception_state& state = &fiber == running_ ? *exceptions_ : fiber.exceptions;
+  return state.uncaught == 0;
+}
+
+[[gnu::always_inline]] inline void scheduler::yield_now() {
+  control_block& self = *running_;
+  if (++switches_ >= options_.look_every) [[unlikely]] {
+    look_outside();
+  }
+  if (control_block* const next = pop_ready()) {
+    make_ready(self);
+    switch_to(*next);
+  }
+  if (self.interrupt_pending && interruptible(self)) [[unlikely]] {
+    throw_interrupt(self);
+  }
+}
+
+// The running fiber has parked or ended: the next one goes on, which may be itself.
+[[gnu::always_inline]] inline void scheduler::dispatch() {
+  for (;;) {
+    if (++switches_ >= options_.look_every) [[unlikely]] {
+      look_outside();
+    }
+    if (control_block* const next = pop_ready()) {
+      if (next == running_) {
+        next->state = fiber_state::running;
+      } else {
+        switch_to(*next);
+      }
+      return;
+    }
+    wait_outside();
+  }
+}
+
+[[gnu::always_inline]] inline wake_reason scheduler::block(waiter& w, deadline until, wakers who) {
+  control_block& self = *running_;
+  if (!until.is_never()) {
+    timers_.arm(w, until.nanoseconds());
+  }
+  const std::size_t outside = who == wakers::outside ? 1 : 0;
+  outside_waits_ += outside;
+  self.parked_on = &w;
+  self.state = fiber_state::parked;
+  dispatch();
+  outside_waits_ -= outside;
+  return w.why_;
+}
+
+wake_reason scheduler::park(waiter& w, deadline until, wakers who) {
+  control_block& self = *running_;
+  if (self.interrupt_pending && interruptible(self)) [[unlikely]] {
+    throw_interrupt(self);
+  }
+  const wake_reason why = block(w, until, who);
+  if (why == wake_reason::interrupted) [[unlikely]] {
+    throw_interrupt(self);
+  }
+  return why;
+}
+
+wake_reason scheduler::park_uninterrupted(waiter& w, deadline until, wakers who) {
+  w.interruptible_ = false;
+  return block(w, until, who);
+}
+
+bool waiter::wake(wake_reason why) noexcept {
+  if (why_ != wake_reason::none) {
+    return false;
+  }
+  why_ = why;
+  unlink();
+  scheduler& owner = *fiber_.owner.load(std::memory_order_relaxed);
+  owner.timers().disarm(*this);
+  fiber_.parked_on = nullptr;
+  owner.make_ready(fiber_);
+  return true;
+}
+
+void waiter::expire(timer_node& timer) noexcept { static_cast<waiter&>(timer).wake(wake_reason::timed_out); }
+
+// The bottom frame of every fiber but main.
+void scheduler::enter(void* stopped_at, void* from) noexcept {
+  arrive(stopped_at, from);
+  scheduler& here = *current_;
+  *here.exceptions_ = {};
+  *here.errno_ = 0;
+  control_block& self = *here.running_;
+  here.run_body(self);
+  here.finish(self);
+  here.dispatch();
+  fail("a finished fiber was resumed");
+}
+
+// --- the world outside
+
+void scheduler::look_outside() {
+  switches_ = 0;
+  const int kept = *errno_;
+  outside_.look();
+  if (!timers_.empty()) {
+    timers_.fire_due(outside_.now());
+  }
+  *errno_ = kept;
+}
+
+void scheduler::wait_outside() {
+  switches_ = 0;
+  const int kept = *errno_;
+  if (timers_.empty()) {
+    if (outside_waits_ == 0 && !outside_.has_outside_handles()) [[unlikely]] {
+      declare_deadlock();
+      return;
+    }
+    outside_.wait(deadline::never());
+  } else {
+    outside_.wait(
+        deadline(std::chrono::steady_clock::time_point(std::chrono::nanoseconds(timers_.earliest()))));
+    if (!timers_.empty()) {
+      timers_.fire_due(outside_.now());
+    }
+  }
+  *errno_ = kept;
+}
+
+// --- interruption
+
+void scheduler::kill(control_block& fiber) noexcept {
+  if (fiber.state == fiber_state::done) {
+    return;
+  }
+  fiber.kill_pending = true;
+  interrupt(fiber);
+}
+
+void scheduler::interrupt(control_block& fiber) noexcept {
+  fiber.interrupt_pending = true;
+  waiter* const parked_on = fiber.parked_on;
+  if (parked_on != nullptr && parked_on->interruptible_ && interruptible(fiber)) {
+    parked_on->wake(wake_reason::interrupted);
+  }
+}
+
+void scheduler::throw_interrupt(control_block& self) {
+  if (self.deadlocked) {
+    self.deadlocked = false;
+    self.interrupt_pending = self.kill_pending || !self.expired.empty();
+    throw deadlock("annulet: deadlock: every fiber waits for another of this thread, without a deadline\n" +
+                   list_fibers());
+  }
+  if (self.kill_pending) {
+    self.kill_pending = false;
+    self.interrupt_pending = !self.expired.empty();
+    throw fiber_killed();
+  }
+  const timeout& guard = self.expired.pop_front();
+  self.interrupt_pending = !self.expired.empty();
+  throw timeout_expired(guard);
+}
+
+void scheduler::declare_deadlock() {
+  waiter* const parked_on = main_.parked_on;
+  const bool can_throw = parked_on != nullptr && parked_on->interruptible_ && interruptible(main_);
+  if (!can_throw) {
+    fail("deadlock, and the main fiber cannot be told, for it is unwinding or ending\n" + list_fibers());
+  }
+  main_.deadlocked = true;
+  interrupt(main_);
+}
+
+void scheduler::yield() { yield_now(); }
+
+// --- the end, and what can be seen
+
+void scheduler::shut_down(deadline limit) {
+  check(on_main(), "a hub was destroyed by another fiber than its thread's main one");
+  shutting_down_ = true;
+  all_.for_each([this](control_block& fiber) {
+    if (&fiber != &main_) {
+      kill(fiber);
+    }
+  });
+  if (alive_ == 0) {
+    return;
+  }
+  waiter all_ended(main_);
+  shutdown_waiter_ = &all_ended;
+  const wake_reason why = park_uninterrupted(all_ended, limit, wakers::outside);
+  shutdown_waiter_ = nullptr;
+  if (why != wake_reason::ready) {
+    fail("the hub ends, and after its shutdown limit these fibers have not ended, though killed\n" +
+         list_fibers());
+  }
+}
+
+std::string scheduler::list_fibers() {
+  std::string lines;
+  all_.for_each([&](control_block& fiber) {
+    if (fiber.state == fiber_state::done) {
+      return;
+    }
+    constexpr const char* names[] = {"ready", "running", "parked", "done"};
+    lines.append("  ").append(fiber.describe()).append(": ");
+    lines.append(names[static_cast<unsigned>(fiber.state)]).append("\n");
+  });
+  return lines;
+}
+
+}  // namespace annulet::detail
+
+namespace annulet {
+
+// Here, for the whole of a switch to be one function: each return that the CPU has to predict anew costs as
+// much as the jump itself.
+void this_fiber::yield() { detail::scheduler::here("this_fiber::yield").yield_now(); }
+
+}  // namespace annulet

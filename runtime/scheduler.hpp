@@ -1,0 +1,142 @@
+// One scheduler a thread: its fibers, which of them are ready, and the time.
+//
+// There is no scheduler fiber. A fiber that parks takes the next ready one and jumps straight to it; where
+// none is ready it runs the hub's wait on its own stack, and if it is the one woken there, nothing is
+// switched at all. A fiber never changes thread.
+//
+// Nothing here is thread-safe but current(). Everything is reached from the thread that made the scheduler.
+#pragma once
+
+#include "control_block.hpp"
+#include "deadline.hpp"
+#include "idle_source.hpp"
+#include "stack.hpp"
+#include "this_fiber.hpp"
+#include "timer_queue.hpp"
+#include "waiter.hpp"
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+namespace annulet::detail {
+
+// Who can end a park: only other fibers of this thread, or something outside it too. A thread whose fibers
+// all wait for each other is dead; one that waits for a descriptor or a timer is not.
+enum class wakers : std::uint8_t { fibers, outside };
+
+struct scheduler_options {
+  std::size_t stack_size = default_stack_size;
+  stack_guard guard = stack_guard::best;
+  unsigned look_every = 64;  // switches between two looks at the world outside
+};
+
+class scheduler {
+ public:
+  // Makes the calling context this thread's main fiber. Throws std::logic_error where the thread has one
+  // already.
+  scheduler(idle_source& outside, const scheduler_options& options);
+  ~scheduler();
+  scheduler(const scheduler&) = delete;
+  scheduler& operator=(const scheduler&) = delete;
+
+  [[nodiscard]] static scheduler* current() noexcept { return current_; }
+  // This thread's. Throws no_hub, naming the call that needed it.
+  [[nodiscard]] static scheduler& here(const char* call) {
+    if (current_ == nullptr) [[unlikely]] {
+      throw_no_hub(call);
+    }
+    return *current_;
+  }
+
+  [[nodiscard]] control_block& running() noexcept { return *running_; }
+  [[nodiscard]] bool on_main() const noexcept { return running_ == &main_; }
+  [[nodiscard]] std::int64_t now() const noexcept { return outside_.now(); }
+  [[nodiscard]] bool others_ready() const noexcept { return ready_first_ != nullptr; }
+
+  // Lets every ready fiber run once, and throws what is pending for this one.
+  void yield();
+  // For calls that find what they want without parking: yields now and then, so that they starve nobody.
+  void breathe() {
+    if (++breaths_ >= breaths_between_yields) [[unlikely]] {
+      breaths_ = 0;
+      yield();
+    }
+  }
+  // Parks the running fiber until `w` is woken or the deadline is reached, and says which. Throws
+  // fiber_killed, timeout_expired or deadlock, before it parks or out of the park, unless an exception
+  // is in flight: then they stay pending.
+  wake_reason park(waiter& w, deadline until, wakers who);
+  // The same, but nothing interrupts it: for what must be waited for.
+  wake_reason park_uninterrupted(waiter& w, deadline until, wakers who);
+
+  void make_ready(control_block& fiber) noexcept;
+  timer_queue& timers() noexcept { return timers_; }
+
+  // The three steps of a spawn. `claim` may throw and has then changed nothing.
+  [[nodiscard]] stack claim_stack(std::size_t size) { return stacks_->acquire(size); }
+  void start(control_block& fiber, stack memory) noexcept;
+  [[nodiscard]] std::size_t stack_size() const noexcept { return options_.stack_size; }
+
+  void kill(control_block& fiber) noexcept;
+  // Something became pending for the fiber: ends its park, where that may be ended.
+  void interrupt(control_block& fiber) noexcept;
+  // The handle is gone.
+  static void abandon(control_block& fiber) noexcept;
+
+  // The hub's end: kills every fiber but the main one, which must be running, and drives the loop until all
+  // have ended. Those that have not when the limit is over are named on stderr, and the process aborts.
+  void shut_down(deadline limit);
+
+  // One line a fiber, with what state it is in.
+  [[nodiscard]] std::string list_fibers();
+  [[nodiscard]] std::size_t fibers() const noexcept { return alive_; }
+
+ private:
+  static constexpr unsigned breaths_between_yields = 16;
+
+  friend void this_fiber::yield();
+
+  struct main_block final : control_block {};
+
+  [[noreturn, gnu::cold]] static void throw_no_hub(const char* call);
+  static void enter(void* stopped_at, void* from) noexcept;
+  void run_body(control_block& self) noexcept;
+  void finish(control_block& self) noexcept;
+  static void discard_result(control_block& fiber) noexcept;
+  static void free_stack(control_block& fiber) noexcept;
+  void yield_now();
+  wake_reason block(waiter& w, deadline until, wakers who);
+  void dispatch();
+  void switch_to(control_block& next) noexcept;
+  static void arrive(void* stopped_at, void* from) noexcept;
+  void look_outside();
+  void wait_outside();
+  void declare_deadlock();
+  [[noreturn]] void throw_interrupt(control_block& self);
+  [[nodiscard]] bool interruptible(const control_block& fiber) const noexcept;
+  [[nodiscard]] control_block* pop_ready() noexcept;
+
+  [[gnu::visibility("hidden")]] static constinit thread_local scheduler* current_;
+
+  control_block* running_;
+  control_block* ready_first_ = nullptr;
+  control_block** ready_end_ = &ready_first_;
+  exception_state* exceptions_;  // this thread's, whose address never changes
+  int* errno_;                   // likewise
+  unsigned switches_ = 0;        // since the last look
+  unsigned breaths_ = 0;
+  scheduler_options options_;
+  idle_source& outside_;
+  timer_queue timers_;
+  stack_pool::owner stacks_;
+  intrusive_list<control_block, all_fibers_tag> all_;  // done ones with a handle, too
+  std::size_t alive_ = 0;                              // spawned and not done
+  std::size_t outside_waits_ = 0;                      // parked, and wakeable from outside
+  std::uint64_t next_id_ = 1;
+  waiter* shutdown_waiter_ = nullptr;
+  bool shutting_down_ = false;
+  main_block main_;
+};
+
+}  // namespace annulet::detail
