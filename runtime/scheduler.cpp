@@ -9,6 +9,7 @@
 #include <cxxabi.h>
 #include <cerrno>
 #include <stdexcept>
+#include <utility>
 
 namespace annulet::detail {
 
@@ -341,7 +342,7 @@ void scheduler::throw_interrupt(control_block& self) {
     self.deadlocked = false;
     self.interrupt_pending = self.kill_pending || !self.expired.empty();
     throw deadlock("annulet: deadlock: every fiber waits for another of this thread, without a deadline\n" +
-                   list_fibers());
+                   std::exchange(deadlock_list_, {}));
   }
   if (self.kill_pending) {
     self.kill_pending = false;
@@ -359,6 +360,7 @@ void scheduler::declare_deadlock() {
   if (!can_throw) {
     fail("deadlock, and the main fiber cannot be told, for it is unwinding or ending\n" + list_fibers());
   }
+  deadlock_list_ = list_fibers();
   main_.deadlocked = true;
   interrupt(main_);
 }

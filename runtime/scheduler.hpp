@@ -136,6 +136,7 @@ class scheduler {
   std::uint64_t next_id_ = 1;
   waiter* shutdown_waiter_ = nullptr;
   bool shutting_down_ = false;
+  std::string deadlock_list_;
   main_block main_;
 };
 

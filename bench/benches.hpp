@@ -1,0 +1,20 @@
+// The workloads. Each takes the harness, holds its contests, and leaves nothing behind on the thread: no hub
+// and no descriptor, so that any of them may fork or make a hub of its own.
+#pragma once
+
+namespace bench {
+
+class harness;
+
+void bench_switch(harness& run);
+void bench_spawn_join(harness& run);
+void bench_sel_active(harness& run);
+void bench_sel_park(harness& run);
+void bench_sel_scale(harness& run);
+void bench_sel_churn(harness& run);
+void bench_sel_modify(harness& run);
+void bench_sel_zero(harness& run);
+
+void measure_floors(harness& run);
+
+}  // namespace bench

@@ -1,0 +1,157 @@
+// sel_park: what a wait costs in processor time when there is nothing yet, and the thread has to sleep.
+//
+//   annulet_bench sel_park
+//
+// Of 1,000 registered sockets another process, on the other processor, makes 1 or 32 readable in each round,
+// at a random time after the waiting thread has asked for them, so that every round parks. The asking goes
+// through shared memory, on which the other process spins: it costs the waiting thread no system call. What
+// counts is the processor time that the waiting thread uses for a round, with its reads, by its own clock
+// (the JSON has getrusage's figure as well). The subject is annulet's selector, held against level-triggered
+// epoll. With 32 the first byte wakes the thread, and the others come while it wakes up, reads and asks
+// again.
+#include <annulet/hub/hub.hpp>
+
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+#include <new>
+#include <random>
+
+#include <csignal>
+
+#include "benches.hpp"
+#include "harness.hpp"
+#include "pollers.hpp"
+
+namespace bench {
+namespace {
+
+constexpr std::size_t registered = 1000;
+
+void spin_for(std::uint64_t ns) {
+  const auto now = [] {
+    timespec time{};
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return static_cast<std::uint64_t>(time.tv_sec) * 1'000'000'000 + static_cast<std::uint64_t>(time.tv_nsec);
+  };
+  const std::uint64_t until = now() + ns;
+  while (now() < until)
+    __builtin_ia32_pause();
+}
+
+// The process that makes the events. It is forked before there is a hub, and ends with this one.
+class sender {
+ public:
+  sender(const socket_pairs& sockets, std::size_t active, int processor) {
+    void* page = mmap(nullptr, sizeof *asked_, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (page == MAP_FAILED)
+      fail("mmap: %s", std::strerror(errno));
+    asked_ = new (page) std::atomic<std::uint64_t>(0);
+    const pid_t parent = getpid();
+    child_ = fork();
+    if (child_ < 0)
+      fail("fork: %s", std::strerror(errno));
+    if (child_ == 0)
+      serve(sockets, active, processor, parent);
+  }
+  ~sender() {
+    asked_->store(over, std::memory_order_release);
+    waitpid(child_, nullptr, 0);
+    munmap(asked_, sizeof *asked_);
+  }
+  sender(const sender&) = delete;
+  sender& operator=(const sender&) = delete;
+
+  void ask_for(std::uint64_t round) { asked_->store(round, std::memory_order_release); }
+
+ private:
+  static constexpr std::uint64_t over = ~std::uint64_t{0};
+
+  [[noreturn]] void serve(const socket_pairs& sockets, std::size_t active, int processor, pid_t parent) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent)
+      _exit(1);
+    pin_this_thread(processor);
+    traffic load(sockets, active);
+    std::minstd_rand random(7);
+    // Long enough that the other thread sleeps by then: its way into the wait takes a few microseconds.
+    std::uniform_int_distribution<std::uint64_t> pause_ns(30'000, 60'000);
+    for (std::uint64_t done = 0;;) {
+      const std::uint64_t round = asked_->load(std::memory_order_acquire);
+      if (round == over)
+        _exit(0);
+      if (round == done) {
+        __builtin_ia32_pause();
+        continue;
+      }
+      spin_for(pause_ns(random));
+      load.set_round(round);
+      load.send_round();
+      done = round;
+    }
+  }
+
+  std::atomic<std::uint64_t>* asked_ = nullptr;
+  pid_t child_ = -1;
+};
+
+void park_turn(meter& clock, poller& by, traffic& load, sender& other, std::uint64_t rounds) {
+  const auto run = [&](std::uint64_t count) {
+    for (std::uint64_t i = 0; i < count; ++i) {
+      load.begin_round();
+      other.ask_for(load.round());
+      while (!load.complete())
+        by.wait(load);
+    }
+  };
+  run(rounds / 8 + 3);
+  clock.start();
+  run(rounds);
+  clock.stop(rounds);
+}
+
+void hold_with(harness& run, const socket_pairs& sockets, std::size_t active, int other_processor) {
+  sender other(sockets, active, other_processor);
+  annulet::hub hub;
+  traffic load(sockets, active);
+  const auto turn_of = [&](poller_factory make) -> turn_function {
+    return [&, make](meter& clock, std::uint64_t rounds) {
+      const auto by = make(sockets.readers());
+      park_turn(clock, *by, load, other, rounds);
+    };
+  };
+  run.hold(
+      {.bench = "sel_park",
+       .setting = "N=" + std::to_string(registered) + " A=" + std::to_string(active),
+       .operation = active == 1 ? "a round: one event from elsewhere" : "a round: 32 events from elsewhere",
+       .subject = {"annulet selector", turn_of(make_annulet_poller)},
+       .baselines = {{"epoll, level-triggered", turn_of(make_epoll_level_poller),
+                      goal::at_most(active == 1 ? 1.15 : 1.1)}},
+       .judged_by = metric::cpu,
+       .parks_at_least = 0.9});
+}
+
+}  // namespace
+
+void bench_sel_park(harness& run) {
+  const auto other_processor = usable_processors().other;
+  if (!other_processor) {
+    run.skip("sel_park", "N=1000", "needs a second processor");
+    return;
+  }
+  if (!socket_pairs::possible(registered)) {
+    run.skip("sel_park", "N=1000", "too few open files allowed (ulimit -n)");
+    return;
+  }
+  const socket_pairs sockets(registered);
+  for (const std::size_t active : {1, 32})
+    hold_with(run, sockets, active, *other_processor);
+}
+
+}  // namespace bench

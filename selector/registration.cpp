@@ -1,0 +1,88 @@
+#include "registration.hpp"
+
+#include "selector_impl.hpp"
+
+#include <annulet/hub/syscalls.hpp>
+
+#include <cerrno>
+
+#include <sys/epoll.h>
+
+namespace annulet::detail {
+
+short poll_mask(io_event events) noexcept {
+  return static_cast<short>((has(events, io_event::read) ? POLLIN : 0) |
+                            (has(events, io_event::write) ? POLLOUT : 0));
+}
+
+io_event events_of(short revents) noexcept {
+  io_event events = io_event::none;
+  if ((revents & ~POLLOUT) != 0) {
+    events |= io_event::read;
+  }
+  if ((revents & ~POLLIN) != 0) {
+    events |= io_event::write;
+  }
+  return events;
+}
+
+std::string number_text(int fd) { return "descriptor " + std::to_string(fd); }
+
+void registration::begin(const any_record& its_record) noexcept {
+  record = its_record;
+  unseen = 0;
+  error = 0;
+  closed = false;
+}
+
+void registration::end() noexcept {
+  leave_nest();
+  record = {};
+}
+
+std::uint16_t registration::interest() const noexcept {
+  return static_cast<std::uint16_t>(nested() ? POLLIN : poll_mask(events()));
+}
+
+int registration::nest() noexcept {
+  const auto made = kernel(SYS_epoll_create1, EPOLL_CLOEXEC);
+  if (!made.ok()) {
+    return made.error();
+  }
+  nest_ = static_cast<int>(made.value());
+  // EPOLLIN and EPOLLOUT have poll(2)'s values.
+  epoll_event event{static_cast<std::uint32_t>(poll_mask(events())), {}};
+  if (const auto added = kernel(SYS_epoll_ctl, nest_, EPOLL_CTL_ADD, number(), &event); !added.ok()) {
+    leave_nest();
+    return added.error();
+  }
+  retarget(nest_);
+  return 0;
+}
+
+int registration::renest() noexcept {
+  epoll_event event{static_cast<std::uint32_t>(poll_mask(events())), {}};
+  return kernel(SYS_epoll_ctl, nest_, EPOLL_CTL_MOD, number(), &event).error();
+}
+
+void registration::leave_nest() noexcept {
+  if (nest_ >= 0) {
+    (void)kernel(SYS_close, nest_);
+    nest_ = -1;
+  }
+}
+
+void registration::on_event(io_result mask) noexcept {
+  // EBADF needs no further word: the descriptor was closed behind the hub's back, and poll(2) will say so.
+  if (!mask.ok() && mask.error() != EBADF) {
+    error = mask.error();
+  }
+  owner_.note_event(*this);
+}
+
+void registration::on_close() noexcept {
+  closed = true;
+  owner_.note(*this);
+}
+
+}  // namespace annulet::detail

@@ -1,0 +1,67 @@
+// One registered descriptor: its record, its watch, and where it stands. Internal.
+#pragma once
+
+#include "key.hpp"
+
+#include <annulet/hub/watch.hpp>
+
+#include <cstdint>
+#include <limits>
+#include <string>
+
+namespace annulet::detail {
+
+class selector_impl;
+
+// As poll(2) is asked.
+[[nodiscard]] short poll_mask(io_event events) noexcept;
+// As poll(2) answers, by Python's rule: any bit but OUT means read, any bit but IN means write. So a hang-up
+// or an error wakes both.
+[[nodiscard]] io_event events_of(short revents) noexcept;
+// "descriptor 7", for messages.
+[[nodiscard]] std::string number_text(int fd);
+
+// Stays where it is for as long as the selector lives, and serves one registration after another.
+class registration final : public watch {
+ public:
+  static constexpr std::uint32_t none = std::numeric_limits<std::uint32_t>::max();
+
+  registration(selector_impl& owner, std::uint32_t its_place) noexcept : place(its_place), owner_(owner) {}
+  ~registration() override { leave_nest(); }
+
+  void begin(const any_record& its_record) noexcept;
+  void end() noexcept;
+
+  [[nodiscard]] bool taken() const noexcept { return record.address() != nullptr; }
+  [[nodiscard]] int number() const noexcept { return record.address()->fd; }
+  [[nodiscard]] io_event events() const noexcept { return record.address()->events; }
+  // What the watch has to be armed for.
+  [[nodiscard]] std::uint16_t interest() const noexcept;
+
+  // io_uring refuses to poll files with more than two wait queues (EINVAL). An epoll descriptor of its own
+  // then watches the file, and the ring watches that: it is readable when the file is ready. Both return 0 or
+  // the errno.
+  [[nodiscard]] int nest() noexcept;
+  [[nodiscard]] int renest() noexcept;
+  [[nodiscard]] bool nested() const noexcept { return nest_ >= 0; }
+
+  void on_event(io_result mask) noexcept override;
+  void on_close() noexcept override;
+  void on_hub_end() noexcept override {}
+
+  any_record record;  // null while the place is free
+  const std::uint32_t place;
+  std::uint32_t candidate = none;  // where it stands among the candidates
+  unsigned unseen = 0;             // events since a select asked about it
+  int error = 0;                   // with which its request was refused
+  bool closed = false;             // through the hub: reported for all it asked, whoever has the number now
+  bool named = false;              // while unregister_all checks its arguments
+
+ private:
+  void leave_nest() noexcept;
+
+  selector_impl& owner_;
+  int nest_ = -1;
+};
+
+}  // namespace annulet::detail

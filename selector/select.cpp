@@ -1,0 +1,128 @@
+// select() itself: look, and park where there is nothing to report. selector_core.hpp says how it works.
+
+#include "selector_impl.hpp"
+
+#include <annulet_plants.hpp>
+
+#include <stdexcept>
+#include <string>
+#include <system_error>
+#include <utility>
+
+namespace annulet::detail {
+
+namespace {
+
+// Events that a key may have while nobody selects, before its request is taken back: a descriptor that is
+// busy, and that nobody asks about, must not cost for ever.
+constexpr unsigned most_unseen = 4;
+
+}  // namespace
+
+void selector_impl::note(registration& r) noexcept {
+  candidates_.put(r);
+  if (parked_ != nullptr) {
+    parked_->wake(wake_reason::ready);
+  }
+}
+
+void selector_impl::note_event(registration& r) noexcept {
+  failures_ = failures_ || r.error != 0;
+  note(r);
+  if (parked_ == nullptr && ++r.unseen >= most_unseen) {
+    link_->hub.load(std::memory_order_relaxed)->io().clear_interest(r);
+  }
+}
+
+hub_core& selector_impl::unparked(const char* call) const {
+  hub_core& hub = open(call);
+  if (parked_ != nullptr) {
+    throw std::logic_error(std::string("annulet: ") + call +
+                           ": another fiber is parked in this selector's select");
+  }
+  return hub;
+}
+
+std::span<const ready_record> selector_impl::select(deadline until) {
+  constexpr const char* call = "selector::select";
+  hub_core& hub = unparked(call);
+  // Other fibers run before the look, not after it: what is returned has to be true on the way out.
+  if (until.is_past()) {
+    hub.fibers().yield();
+  } else {
+    hub.fibers().breathe();
+  }
+  (void)unparked(call);
+  for (bool last = until.is_past();;) {
+    const auto ready = look(hub);
+    if (last || !ready.empty()) {
+      hub.io().flush();  // keys that ceased to be candidates are armed now; where the fiber parks the wait
+                         // does it
+      return ready;
+    }
+    switch (park(hub, until)) {
+      case wake_reason::closed:
+        throw std::runtime_error("annulet: selector::select: selector is closed");
+      case wake_reason::timed_out:
+        last = true;
+        break;
+      default:
+        break;
+    }
+  }
+}
+
+wake_reason selector_impl::park(hub_core& hub, deadline until) {
+  struct parking {
+    parking(selector_impl& s, waiter& w) noexcept : owner(s) { owner.parked_ = &w; }
+    ~parking() { owner.parked_ = nullptr; }
+    selector_impl& owner;
+  };
+  waiter w(hub.fibers().running());
+  const parking here(*this, w);
+  return hub.fibers().park(w, until, wakers::outside);
+}
+
+// Asks about the candidates. The ready ones stay, the others are armed and leave.
+std::span<const ready_record> selector_impl::look(hub_core& hub) {
+  hub.io().look();
+  ready_.clear();
+  if (candidates_.empty()) {
+    return ready_;
+  }
+  if (failures_) [[unlikely]] {
+    face_failures();
+  }
+  candidates_.ask();
+  candidates_.sweep([&](registration& r, io_event events) {
+    r.unseen = 0;
+    if (planted(plant::stale_candidate)) {
+      events = r.events();
+    }
+    if (events == io_event::none) {
+      hub.io().set_interest(r, r.interest());
+      return false;
+    }
+    ready_.push_back({&r.record, events});  // add() made room
+    return true;
+  });
+  return ready_;
+}
+
+// A request that was refused never means silence: the file is watched another way, or the caller is told.
+void selector_impl::face_failures() {
+  for (registration* const r : candidates_.keys()) {
+    int error = std::exchange(r->error, 0);
+    if (error == EINVAL && !r->nested()) {
+      error = r->nest();
+    }
+    if (error != 0 && error != EBADF) {
+      throw std::system_error(
+          error, std::generic_category(),
+          "annulet: selector::select: " + number_text(r->number()) + " cannot be watched");
+    }
+  }
+  failures_ = false;
+}
+
+}  // namespace annulet::detail
