@@ -18,8 +18,9 @@ class annulet_poller final : public poller {
   void wait(traffic& sink) override {
     selector_.select(ready_);
     for (const auto& [key, events] : ready_) {
-      if (events != annulet::io_event::read)
+      if (events != annulet::io_event::read) {
         fail("descriptor %d was reported for more than reading", key->fd);
+      }
       sink.on_ready(static_cast<std::size_t>(key->data));
     }
   }

@@ -36,8 +36,9 @@ turn_function repeat(Call call) {
   return [call](meter& clock, std::uint64_t operations) {
     clock.start();
     for (std::uint64_t i = 0; i < operations; ++i) {
-      if (call() < 0)
+      if (call() < 0) {
         fail("a call that only measures a floor failed: %s", std::strerror(errno));
+      }
     }
     clock.stop(operations);
   };
@@ -60,8 +61,9 @@ void measure_floors(harness& run) {
     ::close(ring);
   }
   for (const std::size_t count : {2, 1000, 100'000}) {
-    if (available_memory() < count * 16384)
+    if (available_memory() < count * 16384) {
       continue;
+    }
     raw_contexts contexts(count);
     measure(run, "jump_fcontext among " + std::to_string(count) + " contexts",
             [&](meter& clock, std::uint64_t switches) {

@@ -55,8 +55,9 @@ struct series {
 
 std::optional<double> count_syscalls(const contender& who, std::uint64_t operations) {
   auto counter = syscall_counter::open();
-  if (!counter)
+  if (!counter) {
     return std::nullopt;
+  }
   const sample counted = run_turn(who, std::max<std::uint64_t>(operations / 4, 1), &*counter);
   return counted.syscalls / static_cast<double>(counted.operations);
 }
@@ -73,8 +74,9 @@ standing stand(const contender& who, const series& own) {
 
 spread pairwise(const std::vector<double>& subject, const std::vector<double>& baseline) {
   std::vector<double> ratios;
-  for (std::size_t i = 0; i < subject.size(); ++i)
+  for (std::size_t i = 0; i < subject.size(); ++i) {
     ratios.push_back(subject[i] / baseline[i]);
+  }
   return spread::of(std::move(ratios));
 }
 
@@ -95,13 +97,15 @@ void meter::start() {
   read_usage(before_);
   before_.cpu_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID);
   before_.wall_ns = clock_ns(CLOCK_MONOTONIC);
-  if (counter_ != nullptr)
+  if (counter_ != nullptr) {
     counter_->start();
+  }
 }
 
 void meter::stop(std::uint64_t operations) {
-  if (counter_ != nullptr)
+  if (counter_ != nullptr) {
     cost_.syscalls = static_cast<double>(counter_->stop());
+  }
   sample after;
   after.wall_ns = clock_ns(CLOCK_MONOTONIC);
   after.cpu_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID);
@@ -114,8 +118,9 @@ void meter::stop(std::uint64_t operations) {
 }
 
 const sample& meter::result() const {
-  if (cost_.operations == 0)
+  if (cost_.operations == 0) {
     fail("a turn ended without a measurement");
+  }
   return cost_;
 }
 
@@ -127,8 +132,9 @@ bool goal::met_by(double cost_ratio) const {
 }
 
 spread spread::of(std::vector<double> values) {
-  if (values.empty())
+  if (values.empty()) {
     return {};
+  }
   std::sort(values.begin(), values.end());
   // Between two values their weighted mean, so that few pairs do not make the quartiles jump.
   const auto at = [&](double share) {
@@ -148,8 +154,9 @@ std::uint64_t harness::calibrate(const contender& who) const {
     const sample taken = run_turn(who, operations);
     const double each = taken.wall_ns / static_cast<double>(taken.operations);
     const auto filling = static_cast<std::uint64_t>(std::max(1.0, wanted / std::max(each, 0.1)));
-    if (taken.wall_ns >= wanted / 4 || filling <= taken.operations)
+    if (taken.wall_ns >= wanted / 4 || filling <= taken.operations) {
       return filling;
+    }
     operations = std::min(filling, taken.operations * 30);
   }
 }
@@ -158,8 +165,9 @@ void harness::hold(const contest& what) {
   std::vector<contender> all{what.subject};
   all.insert(all.end(), what.baselines.begin(), what.baselines.end());
   std::vector<std::uint64_t> operations;
-  for (const contender& who : all)
+  for (const contender& who : all) {
     operations.push_back(calibrate(who));
+  }
 
   std::vector<series> measured(all.size());
   for (int round = 0; round < options_.pairs(); ++round) {
@@ -208,15 +216,18 @@ const processors& usable_processors() {
   static const processors chosen = [] {
     cpu_set_t allowed;
     CPU_ZERO(&allowed);
-    if (sched_getaffinity(0, sizeof allowed, &allowed) != 0)
+    if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) {
       fail("sched_getaffinity failed");
+    }
     processors found;
     // The last one for ourselves: the first is where interrupts tend to go.
     for (int i = 0; i < CPU_SETSIZE; ++i) {
-      if (!CPU_ISSET(i, &allowed))
+      if (!CPU_ISSET(i, &allowed)) {
         continue;
-      if (CPU_COUNT(&allowed) > 1 && !found.other)
+      }
+      if (CPU_COUNT(&allowed) > 1 && !found.other) {
         found.other = i;
+      }
       found.own = i;
     }
     return found;
@@ -228,8 +239,9 @@ void pin_this_thread(int processor) {
   cpu_set_t only;
   CPU_ZERO(&only);
   CPU_SET(processor, &only);
-  if (sched_setaffinity(0, sizeof only, &only) != 0)
+  if (sched_setaffinity(0, sizeof only, &only) != 0) {
     fail("cannot pin to processor %d", processor);
+  }
 }
 
 std::uint64_t available_memory() {
@@ -237,20 +249,23 @@ std::uint64_t available_memory() {
   std::string name, rest;
   std::uint64_t kibibytes = 0;
   while (file >> name >> kibibytes && std::getline(file, rest)) {
-    if (name == "MemAvailable:")
+    if (name == "MemAvailable:") {
       return kibibytes * 1024;
+    }
   }
   return 0;
 }
 
 std::size_t open_file_limit() {
   rlimit limit{};
-  if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) {
     return 0;
+  }
   if (limit.rlim_cur < limit.rlim_max) {
     const rlimit raised{limit.rlim_max, limit.rlim_max};
-    if (setrlimit(RLIMIT_NOFILE, &raised) == 0)
+    if (setrlimit(RLIMIT_NOFILE, &raised) == 0) {
       limit = raised;
+    }
   }
   return limit.rlim_cur;
 }

@@ -11,8 +11,9 @@ class libev_poller final : public poller {
  public:
   explicit libev_poller(std::span<const int> readers)
       : loop_(ev_loop_new(EVFLAG_AUTO)), watchers_(readers.size()) {
-    if (loop_ == nullptr)
+    if (loop_ == nullptr) {
       fail("libev has no loop to give");
+    }
     ev_set_userdata(loop_, this);
     for (std::size_t i = 0; i < readers.size(); ++i) {
       ev_init(&watchers_[i], on_event);
@@ -22,8 +23,9 @@ class libev_poller final : public poller {
   }
 
   ~libev_poller() override {
-    for (ev_io& watcher : watchers_)
+    for (ev_io& watcher : watchers_) {
       ev_io_stop(loop_, &watcher);
+    }
     ev_loop_destroy(loop_);
   }
 

@@ -11,22 +11,25 @@ namespace {
 class libevent_poller final : public poller {
  public:
   explicit libevent_poller(std::span<const int> readers) : base_(event_base_new()), watches_(readers.size()) {
-    if (base_ == nullptr)
+    if (base_ == nullptr) {
       fail("libevent has no base to give");
+    }
     for (std::size_t i = 0; i < readers.size(); ++i) {
       watch& one = watches_[i];
       one.owner = this;
       const bool added =
           event_assign(&one.handle, base_, readers[i], EV_READ | EV_PERSIST, on_event, &one) == 0 &&
           event_add(&one.handle, nullptr) == 0;
-      if (!added)
+      if (!added) {
         fail("libevent refused descriptor %d", readers[i]);
+      }
     }
   }
 
   ~libevent_poller() override {
-    for (watch& one : watches_)
+    for (watch& one : watches_) {
       event_del(&one.handle);
+    }
     event_base_free(base_);
   }
 

@@ -3,7 +3,9 @@
 // Runs all workloads or those that are named, each with its baselines in turn. See harness.hpp for the method
 // and the first lines of each *_bench.cpp for what is held against what.
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
+#include <exception>
 #include <fstream>
 #include <optional>
 #include <span>
@@ -51,8 +53,9 @@ struct command_line {
 const workload& find(std::string_view name) {
   std::string known;
   for (const workload& one : workloads) {
-    if (one.name == name)
+    if (one.name == name) {
       return one;
+    }
     known += " " + std::string(one.name);
   }
   refuse("no bench is called '" + std::string(name) + "'; there are:" + known);
@@ -70,8 +73,9 @@ command_line parse(std::span<char*> arguments) {
       std::fputs(usage, stdout);
       std::exit(0);
     } else if (word == "--json") {
-      if (++i == arguments.size())
+      if (++i == arguments.size()) {
         refuse("--json needs the name of a file");
+      }
       line.json = arguments[i];
     } else if (word.starts_with("-")) {
       refuse("unknown option '" + std::string(word) + "'");
@@ -79,8 +83,9 @@ command_line parse(std::span<char*> arguments) {
       line.chosen.push_back(find(word));
     }
   }
-  if (line.chosen.empty())
+  if (line.chosen.empty()) {
     line.chosen.assign(std::begin(workloads), std::end(workloads));
+  }
   return line;
 }
 
@@ -89,29 +94,37 @@ command_line parse(std::span<char*> arguments) {
 int main(int argc, char** argv) {
   const command_line line = parse(std::span(argv, static_cast<std::size_t>(argc)).subspan(1));
   if (line.list) {
-    for (const workload& one : workloads)
+    for (const workload& one : workloads) {
       std::printf("%-12s %s\n", one.name.data(), one.about);
+    }
     return 0;
   }
   std::ofstream json;
   if (line.json) {
     json.open(*line.json);
-    if (!json)
+    if (!json) {
       refuse("cannot write '" + *line.json + "': " + std::strerror(errno));
+    }
   }
   bench::open_file_limit();  // raises the soft limit to the hard one, before anything is measured
   bench::pin_this_thread(bench::usable_processors().own);
 
   bench::harness run(bench::run_options{.quick = line.quick});
   bench::print_machine(run.options());
-  bench::measure_floors(run);
-  for (const workload& one : line.chosen)
-    one.run(run);
+  try {
+    bench::measure_floors(run);
+    for (const workload& one : line.chosen) {
+      one.run(run);
+    }
+  } catch (const std::exception& error) {
+    bench::fail("%s", error.what());  // for instance: this machine refuses io_uring
+  }
   bench::print_summary(run);
   if (line.json) {
     bench::write_json(json, run);
-    if (!json.flush())
+    if (!json.flush()) {
       bench::fail("writing '%s' failed", line.json->c_str());
+    }
   }
   return 0;
 }

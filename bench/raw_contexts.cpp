@@ -57,8 +57,9 @@ struct raw_contexts::round_state {
 raw_contexts::raw_contexts(std::size_t count) : count_(count), contexts_(count) {
   void* mapped = mmap(nullptr, count * stride, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
-  if (mapped == MAP_FAILED)
+  if (mapped == MAP_FAILED) {
     fail("cannot map %zu stacks", count);
+  }
   // No huge pages: they would make a floor that no pool of separately touched stacks can have.
   madvise(mapped, count * stride, MADV_NOHUGEPAGE);
   stacks_ = static_cast<char*>(mapped);

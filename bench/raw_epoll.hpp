@@ -16,8 +16,9 @@ namespace bench {
 class raw_epoll {
  public:
   raw_epoll() : fd_(epoll_create1(EPOLL_CLOEXEC)) {
-    if (fd_ < 0)
+    if (fd_ < 0) {
       fail("epoll_create1: %s", std::strerror(errno));
+    }
   }
   ~raw_epoll() { ::close(fd_); }
   raw_epoll(const raw_epoll&) = delete;
@@ -29,8 +30,9 @@ class raw_epoll {
 
   std::span<const epoll_event> wait(int timeout_ms) {
     const int count = epoll_wait(fd_, events_.data(), static_cast<int>(events_.size()), timeout_ms);
-    if (count < 0)
+    if (count < 0) {
       fail("epoll_wait: %s", std::strerror(errno));
+    }
     return {events_.data(), static_cast<std::size_t>(count)};
   }
 
@@ -39,8 +41,9 @@ class raw_epoll {
     epoll_event event{};
     event.events = events;
     event.data.u64 = data;
-    if (epoll_ctl(fd_, what, fd, &event) != 0)
+    if (epoll_ctl(fd_, what, fd, &event) != 0) {
       fail("epoll_ctl: %s", std::strerror(errno));
+    }
   }
 
   int fd_;

@@ -20,24 +20,29 @@ class relay {
   template <class GiveWay>
   void run(std::size_t member, GiveWay give_way) {
     for (int lap = 0; lap < warm_up_laps; ++lap) {
-      if (next_ != member)
+      if (next_ != member) {
         fail("member %zu of a relay ran when it was %zu's turn", member, next_);
+      }
       next_ = member + 1 == members_ ? 0 : member + 1;
       give_way();
     }
-    if (member == 0)
+    if (member == 0) {
       clock_.start();
+    }
     std::uint64_t laps = 0;
-    for (; laps < rounds_; ++laps)
+    for (; laps < rounds_; ++laps) {
       give_way();
-    if (member == 0)
+    }
+    if (member == 0) {
       clock_.stop(rounds_ * members_);
+    }
     switches_ += laps;
   }
 
   void check() const {
-    if (switches_ == rounds_ * members_)
+    if (switches_ == rounds_ * members_) {
       return;
+    }
     fail("a relay made %llu switches", static_cast<unsigned long long>(switches_));
   }
 

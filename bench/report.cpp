@@ -24,8 +24,9 @@ namespace {
 std::string processor_model() {
   std::ifstream file("/proc/cpuinfo");
   for (std::string line; std::getline(file, line);) {
-    if (line.starts_with("model name"))
+    if (line.starts_with("model name")) {
       return line.substr(line.find(':') + 2);
+    }
   }
   return "an unknown processor";
 }
@@ -43,7 +44,7 @@ double load_average() {
 
 std::string figure(double ns) { return ns < 99.95 ? text("%.1f", ns) : text("%.0f", ns); }
 
-std::string times(double ratio) { return ratio < 9.995 ? text("%.2fx", ratio) : text("%.0fx", ratio); }
+std::string times(double ratio) { return ratio < 9.995 ? text("%.3fx", ratio) : text("%.0fx", ratio); }
 
 std::string asked_text(const goal& asked) {
   const bool at_most = asked.direction == goal::sense::at_most;
@@ -123,8 +124,9 @@ class json_writer {
 
  private:
   void comma() {
-    if (!first_)
+    if (!first_) {
       out_ << ", ";
+    }
     first_ = false;
   }
   std::ostream& out_;
@@ -137,8 +139,9 @@ void write_outcome(json_writer& json, const outcome& result) {
   json.key("setting").value(result.setting);
   json.key("operation").value(result.operation);
   json.key("judged_by").value(result.judged_by == metric::cpu ? "cpu" : "wall");
-  if (!result.remark.empty())
+  if (!result.remark.empty()) {
     json.key("remark").value(result.remark);
+  }
   json.key("contenders").open('[');
   for (const standing& line : result.standings) {
     json.open('{');
@@ -174,10 +177,12 @@ void print_machine(const run_options& options) {
       "%d pairs of turns of %.0f ms each, A B B A; figures are medians, ratios medians of pairs "
       "with [quartiles]\n",
       options.pairs(), options.turn_ns() / 1e6);
-  if (options.quick)
+  if (options.quick) {
     std::puts("--quick: few and short turns, good to see that all works, not to be quoted");
-  if (load_average() > 0.5)
+  }
+  if (load_average() > 0.5) {
     std::puts("others are at work on this machine: its figures are not to be quoted");
+  }
 #ifndef __OPTIMIZE__
   std::puts("built without optimisation: its figures mean nothing");
 #endif
@@ -192,17 +197,21 @@ void print_floor(const floor_figure& floor) {
 void judge(const contest& asked, outcome& result) {
   const standing& subject = result.standings.front();
   const bool idle = asked.parks_at_least && subject.parks.median < *asked.parks_at_least;
-  if (idle)
+  if (idle) {
     result.remark = "the selects did not park as they should: the other processor was too busy";
+  }
   for (const standing& line : result.standings) {
-    if (!line.goal || !line.ratio)
+    if (!line.goal || !line.ratio) {
       continue;
+    }
     verdict one{.asked = asked_text(*line.goal) + " against " + line.name,
                 .found = found_text(*line.goal, *line.ratio)};
-    if (!line.goal->remark.empty())
+    if (!line.goal->remark.empty()) {
       one.asked += " (" + line.goal->remark + ")";
-    if (!idle)
+    }
+    if (!idle) {
       one.met = line.goal->met_by(line.ratio->median);
+    }
     result.verdicts.push_back(std::move(one));
   }
   if (asked.syscalls_at_most) {
@@ -243,18 +252,21 @@ void print(const outcome& result, const run_options& options) {
   for (const verdict& one : result.verdicts) {
     std::printf("  %-10s asked %s; found %s\n", word(one.met), one.asked.c_str(), one.found.c_str());
   }
-  if (!result.remark.empty())
+  if (!result.remark.empty()) {
     std::printf("  note: %s\n", result.remark.c_str());
+  }
   std::fflush(stdout);
 }
 
 void print_summary(const harness& run) {
   int met = 0, missed = 0, open = 0;
   for (const outcome& result : run.outcomes()) {
-    if (result.standings.empty())
+    if (result.standings.empty()) {
       ++open;
-    for (const verdict& one : result.verdicts)
+    }
+    for (const verdict& one : result.verdicts) {
       ++(!one.met ? open : *one.met ? met : missed);
+    }
   }
   std::printf("\n%d targets met, %d missed, %d not judged\n", met, missed, open);
   for (const outcome& result : run.outcomes()) {
@@ -262,8 +274,9 @@ void print_summary(const harness& run) {
       std::printf("  %s %s: %s\n", result.bench.c_str(), result.setting.c_str(), result.remark.c_str());
     }
     for (const verdict& one : result.verdicts) {
-      if (one.met && *one.met)
+      if (one.met && *one.met) {
         continue;
+      }
       std::printf("  %s: %s %s, asked %s, found %s\n", word(one.met), result.bench.c_str(),
                   result.setting.c_str(), one.asked.c_str(), one.found.c_str());
     }
@@ -283,12 +296,14 @@ void write_json(std::ostream& out, const harness& run) {
   json.key("pairs").value(static_cast<double>(run.options().pairs()));
   json.key("turn_ns").value(run.options().turn_ns());
   json.key("floors_ns").open('{');
-  for (const floor_figure& floor : run.floors())
+  for (const floor_figure& floor : run.floors()) {
     json.key(floor.name).value(floor.ns);
+  }
   json.close('}');
   json.key("results").open('[');
-  for (const outcome& result : run.outcomes())
+  for (const outcome& result : run.outcomes()) {
     write_outcome(json, result);
+  }
   json.close(']');
   json.close('}');
   out << '\n';

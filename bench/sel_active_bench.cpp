@@ -50,8 +50,9 @@ void bench_sel_active(harness& run) {
       continue;
     }
     const socket_pairs sockets(count);
-    for (const std::size_t active : {1, 32, 300})
+    for (const std::size_t active : {1, 32, 300}) {
       hold_with(run, sockets, active);
+    }
   }
 }
 

@@ -30,8 +30,9 @@ class epoll_side {
  public:
   void add(int fd, std::size_t index) { epoll_.add(fd, EPOLLIN, index); }
   void remove(std::span<const int> fds) {
-    for (const int fd : fds)
+    for (const int fd : fds) {
       epoll_.remove(fd);
+    }
   }
   std::size_t look() { return epoll_.wait(0).size(); }
 
@@ -45,8 +46,9 @@ class selector_side {
     selector_.register_(fd, annulet::io_event::read, static_cast<int>(index));
   }
   void remove(std::span<const int> fds) {
-    for (const int fd : fds)
+    for (const int fd : fds) {
       selector_.unregister(fd);
+    }
   }
   std::size_t look() { return selector_.select(ready_, 0ms); }
 
@@ -62,8 +64,9 @@ class batching_side : public selector_side {
 
 template <class Side>
 void add_all(Side& side, std::span<const int> fds) {
-  for (std::size_t i = 0; i < fds.size(); ++i)
+  for (std::size_t i = 0; i < fds.size(); ++i) {
     side.add(fds[i], i);
+  }
 }
 
 template <class Side>
@@ -71,17 +74,22 @@ void check_effect(Side& side, const socket_pairs& sockets) {
   const char byte = 1;
   char back = 0;
   add_all(side, sockets.readers());
-  if (side.look() != 0)
+  if (side.look() != 0) {
     fail("sel_churn: something is ready before anything was sent");
-  if (::write(sockets.writers()[5], &byte, 1) != 1)
+  }
+  if (::write(sockets.writers()[5], &byte, 1) != 1) {
     fail("sel_churn: write failed");
-  if (side.look() != 1)
+  }
+  if (side.look() != 1) {
     fail("sel_churn: a registered socket with a byte was not reported");
+  }
   side.remove(sockets.readers());
-  if (side.look() != 0)
+  if (side.look() != 0) {
     fail("sel_churn: a removed socket was reported");
-  if (::read(sockets.readers()[5], &back, 1) != 1)
+  }
+  if (::read(sockets.readers()[5], &back, 1) != 1) {
     fail("sel_churn: read failed");
+  }
 }
 
 template <class Side>
@@ -91,8 +99,9 @@ turn_function turn_of(const socket_pairs& sockets) {
     const auto run = [&](std::uint64_t rounds) {
       for (std::uint64_t i = 0; i < rounds; ++i) {
         add_all(side, sockets.readers());
-        if (side.look() != 0)
+        if (side.look() != 0) {
           fail("sel_churn: a socket was reported and nothing had been sent");
+        }
         side.remove(sockets.readers());
       }
     };

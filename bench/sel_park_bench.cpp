@@ -22,6 +22,7 @@
 #include <cstring>
 #include <new>
 #include <random>
+#include <string_view>
 
 #include <csignal>
 
@@ -41,8 +42,9 @@ void spin_for(std::uint64_t ns) {
     return static_cast<std::uint64_t>(time.tv_sec) * 1'000'000'000 + static_cast<std::uint64_t>(time.tv_nsec);
   };
   const std::uint64_t until = now() + ns;
-  while (now() < until)
+  while (now() < until) {
     __builtin_ia32_pause();
+  }
 }
 
 // The process that makes the events. It is forked before there is a hub, and ends with this one.
@@ -50,17 +52,27 @@ class sender {
  public:
   sender(const socket_pairs& sockets, std::size_t active, int processor) {
     void* page = mmap(nullptr, sizeof *asked_, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (page == MAP_FAILED)
+    if (page == MAP_FAILED) {
       fail("mmap: %s", std::strerror(errno));
+    }
     asked_ = new (page) std::atomic<std::uint64_t>(0);
+    // Without it this process would wait for ever.
+    std::signal(SIGCHLD, [](int) {
+      constexpr std::string_view words = "annulet_bench: the process that sends has ended early\n";
+      [[maybe_unused]] const auto written = ::write(STDERR_FILENO, words.data(), words.size());
+      _exit(1);
+    });
     const pid_t parent = getpid();
     child_ = fork();
-    if (child_ < 0)
+    if (child_ < 0) {
       fail("fork: %s", std::strerror(errno));
-    if (child_ == 0)
+    }
+    if (child_ == 0) {
       serve(sockets, active, processor, parent);
+    }
   }
   ~sender() {
+    std::signal(SIGCHLD, SIG_DFL);
     asked_->store(over, std::memory_order_release);
     waitpid(child_, nullptr, 0);
     munmap(asked_, sizeof *asked_);
@@ -75,8 +87,9 @@ class sender {
 
   [[noreturn]] void serve(const socket_pairs& sockets, std::size_t active, int processor, pid_t parent) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (getppid() != parent)
+    if (getppid() != parent) {
       _exit(1);
+    }
     pin_this_thread(processor);
     traffic load(sockets, active);
     std::minstd_rand random(7);
@@ -84,8 +97,9 @@ class sender {
     std::uniform_int_distribution<std::uint64_t> pause_ns(30'000, 60'000);
     for (std::uint64_t done = 0;;) {
       const std::uint64_t round = asked_->load(std::memory_order_acquire);
-      if (round == over)
+      if (round == over) {
         _exit(0);
+      }
       if (round == done) {
         __builtin_ia32_pause();
         continue;
@@ -106,8 +120,9 @@ void park_turn(meter& clock, poller& by, traffic& load, sender& other, std::uint
     for (std::uint64_t i = 0; i < count; ++i) {
       load.begin_round();
       other.ask_for(load.round());
-      while (!load.complete())
+      while (!load.complete()) {
         by.wait(load);
+      }
     }
   };
   run(rounds / 8 + 3);
@@ -150,8 +165,9 @@ void bench_sel_park(harness& run) {
     return;
   }
   const socket_pairs sockets(registered);
-  for (const std::size_t active : {1, 32})
+  for (const std::size_t active : {1, 32}) {
     hold_with(run, sockets, active, *other_processor);
+  }
 }
 
 }  // namespace bench

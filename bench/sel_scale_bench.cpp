@@ -47,8 +47,9 @@ void hold_with(harness& run, std::size_t idle) {
   }
   what.baselines.push_back({"epoll, level-triggered", turn_of(make_epoll_level_poller, idle + 1)});
   contender poll{"poll(2)", turn_of(make_poll_poller, idle + 1)};
-  if (idle == most)
+  if (idle == most) {
     poll.goal = goal::at_least(300);
+  }
   what.baselines.push_back(std::move(poll));
   if (sockets.readers().back() < FD_SETSIZE) {
     what.baselines.push_back({"select(2)", turn_of(make_select_poller, idle + 1)});
@@ -59,8 +60,9 @@ void hold_with(harness& run, std::size_t idle) {
 }  // namespace
 
 void bench_sel_scale(harness& run) {
-  for (const std::size_t idle : {fewest, std::size_t{100}, std::size_t{1000}, most})
+  for (const std::size_t idle : {fewest, std::size_t{100}, std::size_t{1000}, most}) {
     hold_with(run, idle);
+  }
 }
 
 }  // namespace bench

@@ -27,25 +27,32 @@ template <class Look>
 void turn(meter& clock, const socket_pairs& sockets, std::uint64_t operations, Look look) {
   const auto check = [&] {
     char byte = 1;
-    if (look() != 0)
+    if (look() != 0) {
       fail("sel_zero: something is ready before anything was sent");
-    if (::write(sockets.writers()[77], &byte, 1) != 1)
+    }
+    if (::write(sockets.writers()[77], &byte, 1) != 1) {
       fail("sel_zero: write failed");
-    if (look() != 1)
+    }
+    if (look() != 1) {
       fail("sel_zero: a byte arrived and was not reported");
-    if (::read(sockets.readers()[77], &byte, 1) != 1)
+    }
+    if (::read(sockets.readers()[77], &byte, 1) != 1) {
       fail("sel_zero: read failed");
+    }
   };
   check();
   std::uint64_t found = 0;
-  for (std::uint64_t i = 0; i < operations / 8 + 3; ++i)
+  for (std::uint64_t i = 0; i < operations / 8 + 3; ++i) {
     found += look();
+  }
   clock.start();
-  for (std::uint64_t i = 0; i < operations; ++i)
+  for (std::uint64_t i = 0; i < operations; ++i) {
     found += look();
+  }
   clock.stop(operations);
-  if (found != 0)
+  if (found != 0) {
     fail("sel_zero: something was reported and nothing had been sent");
+  }
   check();
 }
 
@@ -62,15 +69,17 @@ void bench_sel_zero(harness& run) {
                         [&](meter& clock, std::uint64_t operations) {
                           annulet::basic_selector<int> selector;
                           std::vector<annulet::basic_selector<int>::ready_type> ready;
-                          for (const int fd : fds)
+                          for (const int fd : fds) {
                             selector.register_(fd, annulet::io_event::read, fd);
+                          }
                           turn(clock, sockets, operations, [&] { return selector.select(ready, 0ms); });
                         }},
             .baselines = {{"epoll_wait(0)",
                            [&](meter& clock, std::uint64_t operations) {
                              raw_epoll epoll;
-                             for (const int fd : fds)
+                             for (const int fd : fds) {
                                epoll.add(fd, EPOLLIN, 0);
+                             }
                              turn(clock, sockets, operations, [&] { return epoll.wait(0).size(); });
                            },
                            goal::at_least(5.0)}},

@@ -23,14 +23,17 @@ void turn(meter& clock, std::uint64_t operations, SpawnAndJoin spawn_and_join) {
   std::uint64_t ran = 0;
   const auto body = [&ran] { ++ran; };
   const std::uint64_t warm_up = operations / 8 + 1;
-  for (std::uint64_t i = 0; i < warm_up; ++i)
+  for (std::uint64_t i = 0; i < warm_up; ++i) {
     spawn_and_join(body);
+  }
   clock.start();
-  for (std::uint64_t i = 0; i < operations; ++i)
+  for (std::uint64_t i = 0; i < operations; ++i) {
     spawn_and_join(body);
+  }
   clock.stop(operations);
-  if (ran != warm_up + operations)
+  if (ran != warm_up + operations) {
     fail("spawn_join: not every body has run when its join returned");
+  }
 }
 
 }  // namespace

@@ -41,8 +41,9 @@ void annulet_turn(meter& clock, std::size_t count, std::uint64_t rounds) {
   for (std::size_t i = 0; i < count; ++i) {
     fibers.push_back(annulet::spawn([&course, i] { course.run(i, [] { annulet::this_fiber::yield(); }); }));
   }
-  for (auto& one : fibers)
+  for (auto& one : fibers) {
     one.join();
+  }
   course.check();
 }
 
@@ -55,8 +56,9 @@ void boost_turn(meter& clock, boost::fibers::pooled_fixedsize_stack& stacks, std
     fibers.emplace_back(std::allocator_arg, stacks,
                         [&course, i] { course.run(i, [] { boost::this_fiber::yield(); }); });
   }
-  for (auto& one : fibers)
+  for (auto& one : fibers) {
     one.join();
+  }
   course.check();
 }
 
@@ -99,8 +101,9 @@ void hold_with(harness& run, std::size_t count) {
 }  // namespace
 
 void bench_switch(harness& run) {
-  for (const std::size_t count : {2, 1000, 100'000})
+  for (const std::size_t count : {2, 1000, 100'000}) {
     hold_with(run, count);
+  }
 }
 
 }  // namespace bench

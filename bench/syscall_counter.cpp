@@ -20,8 +20,9 @@ std::optional<std::uint64_t> read_tracepoint_id() {
   for (const char* path : {"/sys/kernel/tracing/events/raw_syscalls/sys_enter/id",
                            "/sys/kernel/debug/tracing/events/raw_syscalls/sys_enter/id"}) {
     std::uint64_t id = 0;
-    if (std::ifstream(path) >> id)
+    if (std::ifstream(path) >> id) {
       return id;
+    }
   }
   return std::nullopt;
 }
@@ -29,16 +30,18 @@ std::optional<std::uint64_t> read_tracepoint_id() {
 // Where tracefs is not mounted, root can mount it in a mount namespace of this process alone, which leaves
 // the machine as it was.
 std::optional<std::uint64_t> find_tracepoint_id() {
-  if (auto id = read_tracepoint_id())
+  if (auto id = read_tracepoint_id()) {
     return id;
+  }
   if (unshare(CLONE_NEWNS) != 0 || mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
       mount("tracefs", "/sys/kernel/tracing", "tracefs", 0, nullptr) != 0) {
     reason = std::string("tracefs is not readable and cannot be mounted: ") + std::strerror(errno);
     return std::nullopt;
   }
   auto id = read_tracepoint_id();
-  if (!id)
+  if (!id) {
     reason = "the kernel has no raw_syscalls tracepoints";
+  }
   return id;
 }
 
@@ -46,8 +49,9 @@ std::optional<std::uint64_t> find_tracepoint_id() {
 
 std::optional<syscall_counter> syscall_counter::open() {
   static const std::optional<std::uint64_t> id = find_tracepoint_id();
-  if (!id)
+  if (!id) {
     return std::nullopt;
+  }
   perf_event_attr attributes{};
   attributes.type = PERF_TYPE_TRACEPOINT;
   attributes.size = sizeof attributes;
@@ -66,8 +70,9 @@ const std::string& syscall_counter::why_not() { return reason; }
 syscall_counter::syscall_counter(syscall_counter&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
 
 syscall_counter::~syscall_counter() {
-  if (fd_ >= 0)
+  if (fd_ >= 0) {
     ::close(fd_);
+  }
 }
 
 void syscall_counter::start() {
@@ -78,8 +83,9 @@ void syscall_counter::start() {
 std::uint64_t syscall_counter::stop() {
   ioctl(fd_, PERF_EVENT_IOC_DISABLE, 0);
   std::uint64_t count = 0;
-  if (::read(fd_, &count, sizeof count) != sizeof count || count == 0)
+  if (::read(fd_, &count, sizeof count) != sizeof count || count == 0) {
     return 0;
+  }
   return count - 1;  // the ioctl that ended the count entered the kernel while it still ran
 }
 

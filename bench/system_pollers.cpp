@@ -12,13 +12,15 @@ namespace {
 class epoll_poller final : public poller {
  public:
   epoll_poller(std::span<const int> readers, std::uint32_t events) {
-    for (std::size_t i = 0; i < readers.size(); ++i)
+    for (std::size_t i = 0; i < readers.size(); ++i) {
       epoll_.add(readers[i], events, i);
+    }
   }
 
   void wait(traffic& sink) override {
-    for (const epoll_event& event : epoll_.wait(-1))
+    for (const epoll_event& event : epoll_.wait(-1)) {
       sink.on_ready(event.data.u64);
+    }
   }
 
  private:
@@ -28,17 +30,20 @@ class epoll_poller final : public poller {
 class poll_poller final : public poller {
  public:
   explicit poll_poller(std::span<const int> readers) {
-    for (const int fd : readers)
+    for (const int fd : readers) {
       entries_.push_back({fd, POLLIN, 0});
+    }
   }
 
   void wait(traffic& sink) override {
     int left = ::poll(entries_.data(), entries_.size(), -1);
-    if (left < 0)
+    if (left < 0) {
       fail("poll: %s", std::strerror(errno));
+    }
     for (std::size_t i = 0; left > 0; ++i) {
-      if (entries_[i].revents == 0)
+      if (entries_[i].revents == 0) {
         continue;
+      }
       sink.on_ready(i);
       --left;
     }
@@ -53,8 +58,9 @@ class select_poller final : public poller {
   explicit select_poller(std::span<const int> readers) : readers_(readers.begin(), readers.end()) {
     FD_ZERO(&interest_);
     for (const int fd : readers) {
-      if (fd >= FD_SETSIZE)
+      if (fd >= FD_SETSIZE) {
         fail("descriptor %d is beyond what select(2) takes", fd);
+      }
       FD_SET(fd, &interest_);
       beyond_ = std::max(beyond_, fd + 1);
     }
@@ -63,11 +69,13 @@ class select_poller final : public poller {
   void wait(traffic& sink) override {
     fd_set ready = interest_;
     int left = ::select(beyond_, &ready, nullptr, nullptr, nullptr);
-    if (left < 0)
+    if (left < 0) {
       fail("select: %s", std::strerror(errno));
+    }
     for (std::size_t i = 0; left > 0; ++i) {
-      if (!FD_ISSET(readers_[i], &ready))
+      if (!FD_ISSET(readers_[i], &ready)) {
         continue;
+      }
       sink.on_ready(i);
       --left;
     }
@@ -103,8 +111,9 @@ void run_rounds(meter& clock, poller& by, traffic& load, std::uint64_t events) {
     for (std::uint64_t i = 0; i < count; ++i) {
       load.begin_round();
       load.send_round();
-      while (!load.complete())
+      while (!load.complete()) {
         by.wait(load);
+      }
     }
   };
   run(rounds / 8 + 3);

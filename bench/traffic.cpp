@@ -21,8 +21,9 @@ socket_pairs::socket_pairs(std::size_t count) {
     }
     // The writing end moves out of the low numbers.
     const int moved = fcntl(ends[1], F_DUPFD_CLOEXEC, static_cast<int>(count) + 50);
-    if (moved < 0)
+    if (moved < 0) {
       fail("moving a descriptor up: %s", std::strerror(errno));
+    }
     ::close(ends[1]);
     readers_.push_back(ends[0]);
     writers_.push_back(moved);
@@ -30,10 +31,12 @@ socket_pairs::socket_pairs(std::size_t count) {
 }
 
 socket_pairs::~socket_pairs() {
-  for (const int fd : readers_)
+  for (const int fd : readers_) {
     ::close(fd);
-  for (const int fd : writers_)
+  }
+  for (const int fd : writers_) {
     ::close(fd);
+  }
 }
 
 bool socket_pairs::possible(std::size_t count) { return open_file_limit() >= 2 * count + 100; }
@@ -45,8 +48,9 @@ traffic::traffic(const socket_pairs& sockets, std::size_t active, std::size_t am
       awaited_(sockets.size()) {
   std::iota(order_.begin(), order_.end(), 0U);
   std::shuffle(order_.begin(), order_.end(), std::minstd_rand(20));  // the same in every run
-  if (active > order_.size())
+  if (active > order_.size()) {
     fail("%zu active sockets of %zu", active, order_.size());
+  }
 }
 
 std::size_t traffic::socket_of(std::size_t place) const {
@@ -62,16 +66,18 @@ void traffic::set_round(std::uint64_t round) {
 void traffic::begin_round() {
   set_round(round_ + 1);
   received_ = 0;
-  for (std::size_t i = 0; i < active_; ++i)
+  for (std::size_t i = 0; i < active_; ++i) {
     awaited_[socket_of(i)] = stamp();
+  }
 }
 
 void traffic::send_round() const {
   const unsigned char byte = stamp();
   for (std::size_t i = 0; i < active_; ++i) {
     const std::size_t socket = socket_of(i);
-    if (::write(sockets_.writers()[socket], &byte, 1) != 1)
+    if (::write(sockets_.writers()[socket], &byte, 1) != 1) {
       fail("write: %s", std::strerror(errno));
+    }
   }
 }
 
@@ -81,10 +87,12 @@ void traffic::on_ready(std::size_t socket) {
   }
   unsigned char byte = 0;
   const ssize_t got = ::read(sockets_.readers()[socket], &byte, 1);
-  if (got != 1)
+  if (got != 1) {
     fail("socket %zu was reported ready and had no byte (read gave %zd)", socket, got);
-  if (byte != awaited_[socket])
+  }
+  if (byte != awaited_[socket]) {
     fail("socket %zu gave byte %d, not %d", socket, byte, awaited_[socket]);
+  }
   awaited_[socket] = 0;
   ++received_;
 }

@@ -60,6 +60,11 @@ class engine {
   // Takes in what has happened, entering the kernel only where the ring says that something waits there.
   virtual void look() noexcept = 0;
   // Hands over what changed, if anything did, without waiting.
+  void flush_changes() noexcept {
+    if (!changed_.empty()) {
+      flush();
+    }
+  }
   virtual void flush() noexcept = 0;
   // Hands over what changed and blocks until something happened, the deadline, wake() or a signal. Returns at
   // once where something had happened already.

@@ -153,7 +153,7 @@ void hub_core::wait(deadline until) noexcept {
 
 void hub_core::look() noexcept {
   engine_->look();
-  engine_->flush();
+  engine_->flush_changes();
   run_posts();
 }
 

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <string>
 #include <system_error>
+#include <utility>
 
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -95,13 +96,16 @@ void uring_engine::reconcile(watch& w) noexcept {
       break;
     case watch::state::armed:
       if (w.wanted_ == 0) {
-        queue_cancel(w);
+        queue_removal(w);
       } else if (w.wanted_ != w.armed_) {
         queue_update(w);
       }
       break;
     case watch::state::cancelling:
       break;  // complete_poll comes back to it
+    case watch::state::refused:
+      queue_cancel(w);
+      break;
   }
 }
 
@@ -128,7 +132,18 @@ void uring_engine::queue_update(watch& w) noexcept {
   w.armed_ = w.wanted_;
 }
 
-// A cancel, not a poll removal: the latter gives up (EALREADY) while a wake-up is under way.
+// The cheap way: it finds the request by its address. While a wake-up is under way it is refused (EALREADY).
+void uring_engine::queue_removal(watch& w) noexcept {
+  io_uring_sqe& entry = sqe();
+  io_uring_prep_poll_remove(&entry, tag_of(w, kind::poll).packed());
+  io_uring_sqe_set_data64(&entry, tag_of(w, kind::removal).packed());
+  if (ring_.can_skip_success()) {
+    entry.flags |= IOSQE_CQE_SKIP_SUCCESS;
+  }
+  w.state_ = watch::state::cancelling;
+}
+
+// The way that is never refused. It searches io_uring's worker threads first, under their locks.
 void uring_engine::queue_cancel(watch& w) noexcept {
   io_uring_sqe& entry = sqe();
   io_uring_prep_cancel64(&entry, tag_of(w, kind::poll).packed(), 0);
@@ -172,15 +187,16 @@ void uring_engine::look() noexcept {
   // The kernel runs some 20 pieces of work an enter, or as many as are asked for. Two rounds in a row with
   // many make many likely; asking for more than there are costs a sleep (io_uring's shortfall), asking for
   // less another enter.
-  unsigned likely = std::min(last_look_, look_before_last_);
+  unsigned likely = waited_ ? 0 : std::min(last_look_, look_before_last_);
   prepare_changes();
   for (int rounds = 0; rounds < 64 && ring_.needs_enter(); ++rounds) {
     judge(ring_.run_pending(likely));
     found += reap();
     likely = 0;
   }
-  look_before_last_ = last_look_;
-  last_look_ = found;
+  if (!std::exchange(waited_, false)) {
+    look_before_last_ = std::exchange(last_look_, found);
+  }
 }
 
 void uring_engine::flush() noexcept {
@@ -203,6 +219,7 @@ void uring_engine::wait(deadline until) noexcept {
     limit = std::max<std::int64_t>(until.nanoseconds() - clock_now(), 0);
   }
   judge(ring_.wait(limit));
+  waited_ = true;
   reap();
 }
 
@@ -210,12 +227,12 @@ void uring_engine::let_go(std::span<watch* const> watches) noexcept {
   for (watch* const w : watches) {
     clear_interest(*w);
   }
-  prepare_changes();
   if (planted(plant::queued_cancel)) {
-    judge(ring_.submit());
+    flush();
     return;
   }
   for (;;) {
+    prepare_changes();
     // One completion each is due: the cancelled request's last. Asked for together they come by one enter.
     const auto due = static_cast<unsigned>(
         std::ranges::count_if(watches, [](const watch* w) { return w->state_ == watch::state::cancelling; }));
@@ -250,15 +267,18 @@ void uring_engine::complete(std::uint64_t data, int result, unsigned flags) noex
   if (w == nullptr || w->generation_ != t.generation) {
     return;  // came too late
   }
-  if (t.what == kind::update) {
-    complete_update(*w, result);
-  } else {
-    complete_poll(*w, result, (flags & IORING_CQE_F_MORE) != 0);
+  switch (t.what) {
+    case kind::update:
+      return complete_update(*w, result);
+    case kind::removal:
+      return complete_removal(*w, result);
+    default:
+      return complete_poll(*w, result, (flags & IORING_CQE_F_MORE) != 0);
   }
 }
 
 void uring_engine::complete_poll(watch& w, int result, bool more) noexcept {
-  const bool cancelled = w.state_ == watch::state::cancelling;
+  const bool cancelled = w.state_ != watch::state::armed;
   if (!more) {
     w.state_ = watch::state::idle;
   }
@@ -288,6 +308,13 @@ void uring_engine::complete_poll(watch& w, int result, bool more) noexcept {
 void uring_engine::complete_update(watch& w, int result) noexcept {
   if (result == -EALREADY && w.state_ == watch::state::armed) {
     w.armed_ = 0;
+    note_change(w);
+  }
+}
+
+void uring_engine::complete_removal(watch& w, int result) noexcept {
+  if (result == -EALREADY && w.state_ == watch::state::cancelling) {
+    w.state_ = watch::state::refused;
     note_change(w);
   }
 }

@@ -34,21 +34,21 @@ class uring_engine final : public engine {
     std::uint32_t generation = 0;
   };
   // What a completion is of.
-  enum class kind : std::uint8_t { nobody, poll, update, wake };
+  enum class kind : std::uint8_t { nobody, poll, update, removal, wake };
   struct tag {
     kind what;
     std::uint32_t slot;
     std::uint32_t generation;
 
     [[nodiscard]] std::uint64_t packed() const noexcept {
-      return std::uint64_t{static_cast<std::uint8_t>(what)} << 62 | std::uint64_t{generation} << 32 | slot;
+      return std::uint64_t{static_cast<std::uint8_t>(what)} << 61 | std::uint64_t{generation} << 32 | slot;
     }
     [[nodiscard]] static tag unpack(std::uint64_t data) noexcept {
-      return {static_cast<kind>(data >> 62), static_cast<std::uint32_t>(data),
+      return {static_cast<kind>(data >> 61), static_cast<std::uint32_t>(data),
               static_cast<std::uint32_t>(data >> 32 & generation_mask)};
     }
   };
-  static constexpr std::uint32_t generation_mask = (1U << 30) - 1;
+  static constexpr std::uint32_t generation_mask = (1U << 29) - 1;
 
   [[nodiscard]] static tag tag_of(const watch& w, kind what) noexcept {
     return {what, w.slot_, w.generation_};
@@ -58,12 +58,14 @@ class uring_engine final : public engine {
   void reconcile(watch& w) noexcept;
   void queue_poll(watch& w) noexcept;
   void queue_update(watch& w) noexcept;
+  void queue_removal(watch& w) noexcept;
   void queue_cancel(watch& w) noexcept;
   void queue_wake_read() noexcept;
   unsigned reap() noexcept;
   void complete(std::uint64_t data, int result, unsigned flags) noexcept;
   void complete_poll(watch& w, int result, bool more) noexcept;
   void complete_update(watch& w, int result) noexcept;
+  void complete_removal(watch& w, int result) noexcept;
   // Whether an enter's errno is one after which the loop just goes on; ends the process for the others.
   static void judge(int error) noexcept;
 
@@ -71,8 +73,11 @@ class uring_engine final : public engine {
   ring ring_;
   std::vector<slot> slots_;
   std::vector<std::uint32_t> free_slots_;
-  unsigned last_look_ = 0;         // completions that the last look found in the kernel,
-  unsigned look_before_last_ = 0;  // and the one before
+  // Completions that the last two looks found in the kernel. Only of looks that followed no wait: what a wait
+  // was woken for is the first of a burst that is still coming, and says nothing about how many are there.
+  unsigned last_look_ = 0;
+  unsigned look_before_last_ = 0;
+  bool waited_ = false;  // since the last look
   int wake_fd_ = -1;
   bool wake_read_queued_ = false;
   std::uint64_t wake_count_ = 0;  // the kernel writes here until the wake read's last completion

@@ -7,8 +7,9 @@
 //   state        the kernel holds            leaves it by
 //   idle         nothing                     set_interest -> armed
 //   armed        one poll request            a completion without MORE -> idle; clear_interest -> cancelling
-//   cancelling   the request, cancelled      its last completion -> idle (and armed again if wanted
-//   meanwhile)
+//   cancelling   the request, to be removed  its last completion -> idle, and armed again if it is wanted by
+//                                            then; the removal is refused -> refused
+//   refused      the request                 the next enter cancels it the hard way -> cancelling
 //
 // While it is not idle the kernel holds the open file: let_go (engine.hpp) before the descriptor is closed.
 #pragma once
@@ -52,7 +53,7 @@ class watch : public list_hook<fd_tag>, public list_hook<pending_tag> {
   friend class uring_engine;
   friend class hub_core;
 
-  enum class state : std::uint8_t { idle, armed, cancelling };
+  enum class state : std::uint8_t { idle, armed, cancelling, refused };
 
   int fd_ = -1;          // what the kernel is asked to watch
   int indexed_fd_ = -1;  // the number under which the hub finds it

@@ -35,8 +35,7 @@ struct exception_state {
 
 // What every switch touches, in one cache line.
 struct alignas(64) switch_state {
-  void* context = nullptr;  // where to resume; valid while not running
-  control_block* next_ready = nullptr;
+  void* context = nullptr;     // where to resume; valid while not running
   exception_state exceptions;  // valid while switched away
   int saved_errno = 0;         // likewise
   fiber_state state = fiber_state::ready;

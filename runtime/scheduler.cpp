@@ -41,6 +41,7 @@ scheduler::scheduler(idle_source& outside, const scheduler_options& options)
     throw std::logic_error("annulet: this thread has a hub already; a thread has one at most");
   }
   stack_pool::release(stacks_->acquire(options.stack_size));  // refuses now what no spawn could have
+  ready_.make_room(1);
   main_.owner = this;
   main_.id = next_id_++;
   main_.state = fiber_state::running;
@@ -59,28 +60,6 @@ scheduler::~scheduler() {
 
 void scheduler::throw_no_hub(const char* call) {
   throw no_hub(std::string("annulet: ") + call + " needs a hub, and this thread has none");
-}
-
-// --- the ready queue
-
-void scheduler::make_ready(control_block& fiber) noexcept {
-  fiber.state = fiber_state::ready;
-  fiber.next_ready = nullptr;
-  *ready_end_ = &fiber;
-  ready_end_ = &fiber.next_ready;
-}
-
-inline control_block* scheduler::pop_ready() noexcept {
-  control_block* const first = ready_first_;
-  if (first != nullptr) {
-    ready_first_ = first->next_ready;
-    if (ready_first_ == nullptr) {
-      ready_end_ = &ready_first_;
-    } else {
-      __builtin_prefetch(ready_first_);
-    }
-  }
-  return first;
 }
 
 // --- the switch
@@ -202,7 +181,7 @@ void scheduler::abandon(control_block& fiber) noexcept {
   if (++switches_ >= options_.look_every) [[unlikely]] {
     look_outside();
   }
-  if (control_block* const next = pop_ready()) {
+  if (control_block* const next = ready_.pop()) {
     make_ready(self);
     switch_to(*next);
   }
@@ -217,7 +196,7 @@ void scheduler::abandon(control_block& fiber) noexcept {
     if (++switches_ >= options_.look_every) [[unlikely]] {
       look_outside();
     }
-    if (control_block* const next = pop_ready()) {
+    if (control_block* const next = ready_.pop()) {
       if (next == running_) {
         next->state = fiber_state::running;
       } else {

@@ -10,6 +10,7 @@
 #include "control_block.hpp"
 #include "deadline.hpp"
 #include "idle_source.hpp"
+#include "ready_queue.hpp"
 #include "stack.hpp"
 #include "this_fiber.hpp"
 #include "timer_queue.hpp"
@@ -52,7 +53,6 @@ class scheduler {
   [[nodiscard]] control_block& running() noexcept { return *running_; }
   [[nodiscard]] bool on_main() const noexcept { return running_ == &main_; }
   [[nodiscard]] std::int64_t now() const noexcept { return outside_.now(); }
-  [[nodiscard]] bool others_ready() const noexcept { return ready_first_ != nullptr; }
 
   // Lets every ready fiber run once, and throws what is pending for this one.
   void yield();
@@ -70,11 +70,17 @@ class scheduler {
   // The same, but nothing interrupts it: for what must be waited for.
   wake_reason park_uninterrupted(waiter& w, deadline until, wakers who);
 
-  void make_ready(control_block& fiber) noexcept;
+  void make_ready(control_block& fiber) noexcept {
+    fiber.state = fiber_state::ready;
+    ready_.push(fiber);
+  }
   timer_queue& timers() noexcept { return timers_; }
 
   // The three steps of a spawn. `claim` may throw and has then changed nothing.
-  [[nodiscard]] stack claim_stack(std::size_t size) { return stacks_->acquire(size); }
+  [[nodiscard]] stack claim_stack(std::size_t size) {
+    ready_.make_room(alive_ + 2);
+    return stacks_->acquire(size);
+  }
   void start(control_block& fiber, stack memory) noexcept;
   [[nodiscard]] std::size_t stack_size() const noexcept { return options_.stack_size; }
 
@@ -115,13 +121,11 @@ class scheduler {
   void declare_deadlock();
   [[noreturn]] void throw_interrupt(control_block& self);
   [[nodiscard]] bool interruptible(const control_block& fiber) const noexcept;
-  [[nodiscard]] control_block* pop_ready() noexcept;
 
   [[gnu::visibility("hidden")]] static constinit thread_local scheduler* current_;
 
   control_block* running_;
-  control_block* ready_first_ = nullptr;
-  control_block** ready_end_ = &ready_first_;
+  ready_queue ready_;
   exception_state* exceptions_;  // this thread's, whose address never changes
   int* errno_;                   // likewise
   unsigned switches_ = 0;        // since the last look

@@ -56,8 +56,8 @@ std::span<const ready_record> selector_impl::select(deadline until) {
   for (bool last = until.is_past();;) {
     const auto ready = look(hub);
     if (last || !ready.empty()) {
-      hub.io().flush();  // keys that ceased to be candidates are armed now; where the fiber parks the wait
-                         // does it
+      hub.io().flush_changes();  // keys that ceased to be candidates are armed now; where the fiber parks the
+                                 // wait does it
       return ready;
     }
     switch (park(hub, until)) {
