@@ -21,6 +21,9 @@ scheduler_options fiber_options(const hub_options& options) {
   if (options.look_every == 0) {
     throw std::invalid_argument("annulet: hub_options::look_every is 0, must be at least 1");
   }
+  if (options.shutdown_limit <= std::chrono::nanoseconds::zero()) {
+    throw std::invalid_argument("annulet: hub_options::shutdown_limit must be more than 0");
+  }
   return {options.stack_size, options.guard, options.look_every};
 }
 

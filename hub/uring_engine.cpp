@@ -1,5 +1,7 @@
 #include "uring_engine.hpp"
 
+#include "syscalls.hpp"
+
 #include <annulet/runtime/check.hpp>
 #include <annulet_plants.hpp>
 
@@ -11,7 +13,6 @@
 #include <utility>
 
 #include <sys/eventfd.h>
-#include <unistd.h>
 
 namespace annulet::detail {
 
@@ -34,7 +35,7 @@ uring_engine::~uring_engine() {
       reap();
     }
   }
-  ::close(wake_fd_);
+  (void)kernel(SYS_close, wake_fd_);
 }
 
 void uring_engine::attach(watch& w, int fd) {

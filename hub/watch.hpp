@@ -55,8 +55,7 @@ class watch : public list_hook<fd_tag>, public list_hook<pending_tag> {
 
   enum class state : std::uint8_t { idle, armed, cancelling, refused };
 
-  int fd_ = -1;          // what the kernel is asked to watch
-  int indexed_fd_ = -1;  // the number under which the hub finds it
+  int fd_ = -1;  // what the kernel is asked to watch
   std::uint32_t slot_ = 0;
   std::uint32_t generation_ = 0;  // of the request: a completion of an older one finds nobody
   std::uint16_t wanted_ = 0;      // poll mask; 0 where nothing should be armed

@@ -55,9 +55,9 @@ class inbox {
   [[nodiscard]] static posted* next(const posted& item) noexcept { return item.next_; }
 
  private:
-  [[nodiscard]] static posted* closed_mark() noexcept {
-    static char mark;
-    return reinterpret_cast<posted*>(&mark);
+  // No item has the inbox's own address.
+  [[nodiscard]] posted* closed_mark() const noexcept {
+    return reinterpret_cast<posted*>(const_cast<inbox*>(this));
   }
 
   posted* take_reversed(posted* leave) noexcept {
