@@ -27,8 +27,8 @@ using clock = std::chrono::steady_clock;
 using namespace std::chrono_literals;
 
 // What the bytes of a connection are. The sequence repeats after a prime number of bytes, which no buffer and
-// no message is a multiple of, and each connection begins at another place of it: bytes that are lost, doubled,
-// swapped or another connection's do not go unseen.
+// no message is a multiple of, and each connection begins at another place of it: bytes that are lost,
+// doubled, swapped or another connection's do not go unseen.
 class pattern {
  public:
   pattern() {

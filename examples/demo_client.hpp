@@ -20,8 +20,9 @@ struct client_report {
   std::array<char, 160> problem{};  // empty where every byte was right
 };
 
-// A turn goes like this: order(), and the client connects; start(), when all have been accepted, and it sends;
-// after the time that was ordered it lets the last messages come back, gives its report(), and disconnects.
+// A turn goes like this: order(), and the client connects; start(), when all have been accepted, and it
+// sends; after the time that was ordered it lets the last messages come back, gives its report(), and
+// disconnects.
 class client {
  public:
   // Forks, so it is made before the first hub. The child ends with this object, or with this process.

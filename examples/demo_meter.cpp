@@ -24,6 +24,12 @@ std::chrono::nanoseconds thread_cpu() {
   return std::chrono::seconds(used.tv_sec) + std::chrono::nanoseconds(used.tv_nsec);
 }
 
+std::chrono::nanoseconds waited_for_cpu() {
+  std::int64_t ran = 0, waited = 0;
+  std::ifstream("/proc/thread-self/schedstat") >> ran >> waited;
+  return std::chrono::nanoseconds(waited);
+}
+
 std::optional<two_cpus> choose_cpus() {
   cpu_set_t allowed;
   CPU_ZERO(&allowed);
@@ -61,9 +67,9 @@ void need_descriptors(std::size_t count) {
     (void)::setrlimit(RLIMIT_NOFILE, &limit);
   }
   if (limit.rlim_cur < count) {
-    throw std::runtime_error("this needs " + std::to_string(count) +
-                             " descriptors, and the process may have no more than " +
-                             std::to_string(limit.rlim_max) + " (ulimit -Hn); fewer --connections need fewer");
+    throw std::runtime_error(
+        "this needs " + std::to_string(count) + " descriptors, and the process may have no more than " +
+        std::to_string(limit.rlim_max) + " (ulimit -Hn); fewer --connections need fewer");
   }
 }
 

@@ -15,6 +15,9 @@ namespace demo {
 // CPU time of the calling thread, in user and kernel.
 std::chrono::nanoseconds thread_cpu();
 
+// How long this process has been ready to run while others had its CPU; 0 where the kernel does not tell.
+std::chrono::nanoseconds waited_for_cpu();
+
 // Two CPUs that this process may use, one for each side; nothing where there is but one.
 struct two_cpus {
   int server, client;

@@ -12,12 +12,16 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <charconv>
+#include <chrono>
 #include <csignal>
+#include <cstdint>
 #include <functional>
 #include <iostream>
+#include <string>
 #include <string_view>
 #include <system_error>
 #include <unordered_map>

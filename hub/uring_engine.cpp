@@ -248,8 +248,13 @@ void uring_engine::let_go(std::span<watch* const> watches) noexcept {
 // --- from the kernel
 
 unsigned uring_engine::reap() noexcept {
-  return ring_.reap(
-      [this](std::uint64_t data, int result, unsigned flags) { complete(data, result, flags); });
+  const auto fetch = [this](std::uint64_t data) {
+    const auto* const owner = reinterpret_cast<const std::byte*>(slots_[tag::unpack(data).slot].owner);
+    __builtin_prefetch(owner);
+    __builtin_prefetch(owner + 64);
+  };
+  return ring_.reap([this](std::uint64_t data, int result, unsigned flags) { complete(data, result, flags); },
+                    fetch);
 }
 
 void uring_engine::complete(std::uint64_t data, int result, unsigned flags) noexcept {

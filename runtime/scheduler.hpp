@@ -56,10 +56,13 @@ class scheduler {
 
   // Lets every ready fiber run once, and throws what is pending for this one.
   void yield();
-  // For calls that find what they want without parking: yields now and then, so that they starve nobody.
-  void breathe() {
-    if (++breaths_ >= breaths_between_yields) [[unlikely]] {
+  // For calls that find what they want without parking: after so much work of theirs (events, bytes in units
+  // of their own) the world outside is looked at and others run, so that they starve nobody.
+  void breathe(std::size_t work) {
+    breaths_ += work;
+    if (breaths_ >= work_between_yields) [[unlikely]] {
       breaths_ = 0;
+      look_outside();
       yield();
     }
   }
@@ -99,7 +102,7 @@ class scheduler {
   [[nodiscard]] std::size_t fibers() const noexcept { return alive_; }
 
  private:
-  static constexpr unsigned breaths_between_yields = 16;
+  static constexpr std::size_t work_between_yields = 64;
 
   friend void this_fiber::yield();
 
@@ -129,7 +132,7 @@ class scheduler {
   exception_state* exceptions_;  // this thread's, whose address never changes
   int* errno_;                   // likewise
   unsigned switches_ = 0;        // since the last look
-  unsigned breaths_ = 0;
+  std::size_t breaths_ = 0;      // work done since the last yield of this kind
   scheduler_options options_;
   idle_source& outside_;
   timer_queue timers_;

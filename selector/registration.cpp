@@ -5,6 +5,7 @@
 #include <annulet/hub/syscalls.hpp>
 
 #include <cerrno>
+#include <utility>
 
 #include <sys/epoll.h>
 
@@ -29,15 +30,21 @@ io_event events_of(short revents) noexcept {
 std::string number_text(int fd) { return "descriptor " + std::to_string(fd); }
 
 void registration::begin(const any_record& its_record) noexcept {
-  record = its_record;
+  (void)replace(its_record);
   unseen = 0;
   error = 0;
   closed = false;
 }
 
+any_record registration::replace(const any_record& its_record) noexcept {
+  number_ = its_record.address()->fd;
+  events_ = its_record.address()->events;
+  return std::exchange(record_, its_record);
+}
+
 void registration::end() noexcept {
   leave_nest();
-  record = {};
+  record_ = {};
 }
 
 std::uint16_t registration::interest() const noexcept {

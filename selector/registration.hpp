@@ -21,8 +21,9 @@ class selector_impl;
 // "descriptor 7", for messages.
 [[nodiscard]] std::string number_text(int fd);
 
-// Stays where it is for as long as the selector lives, and serves one registration after another.
-class registration final : public watch {
+// Stays where it is for as long as the selector lives, and serves one registration after another. Two cache
+// lines: an event touches these and not the record, which is the user's.
+class alignas(64) registration final : public watch {
  public:
   static constexpr std::uint32_t none = std::numeric_limits<std::uint32_t>::max();
 
@@ -30,11 +31,13 @@ class registration final : public watch {
   ~registration() override { leave_nest(); }
 
   void begin(const any_record& its_record) noexcept;
+  // Gives it another record; returns the old one, whose data's destructor is the user's.
+  [[nodiscard]] any_record replace(const any_record& its_record) noexcept;
   void end() noexcept;
 
-  [[nodiscard]] bool taken() const noexcept { return record.address() != nullptr; }
-  [[nodiscard]] int number() const noexcept { return record.address()->fd; }
-  [[nodiscard]] io_event events() const noexcept { return record.address()->events; }
+  [[nodiscard]] bool taken() const noexcept { return record_.address() != nullptr; }
+  [[nodiscard]] int number() const noexcept { return number_; }
+  [[nodiscard]] io_event events() const noexcept { return events_; }
   // What the watch has to be armed for.
   [[nodiscard]] std::uint16_t interest() const noexcept;
 
@@ -49,7 +52,8 @@ class registration final : public watch {
   void on_close() noexcept override;
   void on_hub_end() noexcept override {}
 
-  any_record record;  // null while the place is free
+  [[nodiscard]] const any_record& record() const noexcept { return record_; }  // null while the place is free
+
   const std::uint32_t place;
   std::uint32_t candidate = none;  // where it stands among the candidates
   unsigned unseen = 0;             // events since a select asked about it
@@ -61,6 +65,9 @@ class registration final : public watch {
   void leave_nest() noexcept;
 
   selector_impl& owner_;
+  any_record record_;
+  int number_ = -1;  // both as in the record
+  io_event events_ = io_event::none;
   int nest_ = -1;
 };
 

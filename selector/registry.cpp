@@ -42,8 +42,9 @@ registration* registry::lookup(const file_reference& file) const noexcept {
     const auto number = static_cast<std::size_t>(file.fd);
     return number < by_fd_.size() ? by_fd_[number] : nullptr;
   }
-  const auto found = std::ranges::find_if(
-      places_, [&](const auto& r) { return r->taken() && file.object.same_as(r->record.address()->object); });
+  const auto found = std::ranges::find_if(places_, [&](const auto& r) {
+    return r->taken() && file.object.same_as(r->record().address()->object);
+  });
   return found == places_.end() ? nullptr : found->get();
 }
 

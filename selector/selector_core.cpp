@@ -96,8 +96,7 @@ int selector_impl::require_modifiable(const file_reference& file, io_event event
 void selector_impl::replace(const any_record& record) {
   (void)open("selector::modify");
   registration& r = keys_.require({record.address()->fd, {}});
-  // Held to the end: the old data's destructor is the user's, and may call anything.
-  const any_record before = std::exchange(r.record, record);
+  const any_record before = r.replace(record);  // held to the end
   if (before.address()->events == r.events()) {
     return;
   }
@@ -118,7 +117,7 @@ any_record selector_impl::remove(const file_reference& file) {
   registration& r = keys_.require(file);
   const std::array<watch*, 1> watches{&r};
   hub.detach(watches);
-  any_record record = r.record;
+  any_record record = r.record();
   forget(r);
   return record;
 }
@@ -184,7 +183,7 @@ void selector_impl::close() {
 
 any_record selector_impl::get_key(const file_reference& file) const {
   (void)open("selector::get_key");
-  return keys_.require(file).record;
+  return keys_.require(file).record();
 }
 
 std::size_t selector_impl::size() const {
@@ -199,11 +198,11 @@ any_record selector_impl::find(const file_reference& file) const {
     (void)open("selector mapping");
   }
   const registration* const r = keys_.lookup(file);
-  return r == nullptr ? any_record() : r->record;
+  return r == nullptr ? any_record() : r->record();
 }
 
 std::size_t selector_impl::places() const { return size() == 0 ? 0 : keys_.places(); }
 
-any_record selector_impl::at_place(std::size_t place) const { return keys_.at(place).record; }
+any_record selector_impl::at_place(std::size_t place) const { return keys_.at(place).record(); }
 
 }  // namespace annulet::detail
