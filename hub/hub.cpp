@@ -24,7 +24,7 @@ hub_handle::hub_handle(const hub_handle& other) noexcept : link_(other.link_) {
 // The last one to go may leave behind a hub that sleeps for ever: it is woken to find that out.
 hub_handle::~hub_handle() {
   if (link_ != nullptr && link_->handles.fetch_sub(1, std::memory_order_acq_rel) == 1) {
-    link_->wake();
+    link_->nudge();
   }
 }
 

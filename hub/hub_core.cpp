@@ -7,6 +7,7 @@
 #include <annulet/runtime/fiber.hpp>
 
 #include <algorithm>
+#include <array>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -16,6 +17,8 @@ namespace annulet::detail {
 constinit thread_local hub_core* hub_core::current_ = nullptr;
 
 namespace {
+
+constexpr unsigned posts_at_a_time = 64;
 
 scheduler_options fiber_options(const hub_options& options) {
   if (options.look_every == 0) {
@@ -102,33 +105,46 @@ bool hub_core::is_watched(int fd) const noexcept {
   return fd >= 0 && at < by_fd_.size() && by_fd_[at] != nullptr && !by_fd_[at]->empty();
 }
 
-void hub_core::close_watches(int fd) {
+// In batches, for this must not allocate: the descriptor may be replaced already, and a destructor comes here
+// too.
+template <class Each>
+void hub_core::drain(watch_list& watches, Each&& each) noexcept {
+  std::array<watch*, 64> batch;
+  while (!watches.empty()) {
+    std::size_t count = 0;
+    while (count < batch.size() && !watches.empty()) {
+      batch[count++] = &watches.pop_front();
+    }
+    each(std::span<watch* const>(batch).first(count));
+  }
+}
+
+void hub_core::close_watches(int fd) noexcept {
   if (!is_watched(fd)) {
     return;
   }
-  watch_list& watches = *by_fd_[static_cast<std::size_t>(fd)];
-  std::vector<watch*> told;
-  watches.for_each([&](watch& w) { told.push_back(&w); });
   // From here on the number may get a new owner, of whom these must not hear.
-  for (watch* const w : told) {
-    static_cast<list_hook<fd_tag>&>(*w).unlink();
-    closed_.push_back(*w);
-    w->on_close();
-  }
-  engine_->let_go(told);
+  drain(*by_fd_[static_cast<std::size_t>(fd)], [this](std::span<watch* const> told) {
+    for (watch* const w : told) {
+      closed_.push_back(*w);
+      w->on_close();
+    }
+    engine_->let_go(told);
+  });
 }
 
 void hub_core::end_watches() noexcept {
-  std::vector<watch*> all;
-  closed_.for_each([&](watch& w) { all.push_back(&w); });
+  const auto end = [this](std::span<watch* const> watches) {
+    detach(watches);
+    for (watch* const w : watches) {
+      w->on_hub_end();
+    }
+  };
+  drain(closed_, end);
   for (const auto& watches : by_fd_) {
     if (watches != nullptr) {
-      watches->for_each([&](watch& w) { all.push_back(&w); });
+      drain(*watches, end);
     }
-  }
-  detach(all);
-  for (watch* const w : all) {
-    w->on_hub_end();
   }
 }
 
@@ -144,11 +160,16 @@ bool hub_core::has_outside_handles() const noexcept {
 }
 
 void hub_core::wait(deadline until) noexcept {
-  if (undelivered_ != nullptr) {
+  if (delivery_failed_) {
     until = std::min(until, deadline(std::chrono::milliseconds(10)));  // memory may be there again
   }
-  if (link_->fall_asleep()) {
+  const bool nothing_posted = link_->fall_asleep() && undelivered_ == nullptr;
+  if (nothing_posted || delivery_failed_) {
     engine_->wait(until);
+  } else {
+    // No wait, but the descriptors have their turn.
+    engine_->look();
+    engine_->flush_changes();
   }
   link_->be_awake();
   run_posts();
@@ -160,12 +181,16 @@ void hub_core::look() noexcept {
   run_posts();
 }
 
-// Each posted function becomes a fiber of its own, so it may park and throw.
+// Each posted function becomes a fiber of its own, so it may park and throw. Some at a time: those that wait
+// cost less as what they are, and who runs already has his turn.
 void hub_core::run_posts() noexcept {
-  if (undelivered_ == nullptr) {
-    undelivered_ = link_->posts.take();
-  }
-  while (undelivered_ != nullptr) {
+  for (unsigned left = posts_at_a_time; left != 0; --left) {
+    if (undelivered_ == nullptr) {
+      undelivered_ = link_->posts.take();
+    }
+    if (undelivered_ == nullptr) {
+      break;
+    }
     std::unique_ptr<posted> item(undelivered_);
     undelivered_ = inbox::next(*item);
     try {
@@ -179,8 +204,8 @@ void hub_core::run_posts() noexcept {
       }
       return;
     }
-    delivery_failed_ = false;
   }
+  delivery_failed_ = false;
 }
 
 }  // namespace annulet::detail

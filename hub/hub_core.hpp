@@ -41,7 +41,7 @@ class hub_core final : public idle_source {
   // Lets them go and takes them off. When it returns the kernel holds none of their files.
   void detach(std::span<watch* const> watches) noexcept;
   // For what is about to be closed: tells every watch on this number, and lets them go.
-  void close_watches(int fd);
+  void close_watches(int fd) noexcept;
   [[nodiscard]] bool is_watched(int fd) const noexcept;
 
   void wait(deadline until) noexcept override;
@@ -56,6 +56,9 @@ class hub_core final : public idle_source {
   void index(watch& w, int fd);
   void run_posts() noexcept;
   void end_watches() noexcept;
+  // Takes all off the list and hands them to each(span of watches) a batch at a time.
+  template <class Each>
+  static void drain(watch_list& watches, Each&& each) noexcept;
 
   static constinit thread_local hub_core* current_;
 

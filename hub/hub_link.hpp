@@ -33,17 +33,23 @@ class hub_link {
   // something was pushed. The fences keep both from looking before they have told: one of them sees the
   // other.
   void wake() noexcept;
+  // The same where nothing was posted: the hub has something else to find out before it sleeps.
+  void nudge() noexcept {
+    nudged_.store(true, std::memory_order_relaxed);
+    wake();
+  }
 
   // Before a wait: whether the hub may sleep. Hub's thread.
   [[nodiscard]] bool fall_asleep() noexcept {
     asleep_.store(true, std::memory_order_relaxed);
     std::atomic_thread_fence(std::memory_order_seq_cst);
-    return posts.empty();
+    return posts.empty() && !nudged_.exchange(false, std::memory_order_relaxed);
   }
   void be_awake() noexcept { asleep_.store(false, std::memory_order_relaxed); }
 
  private:
   std::atomic<bool> asleep_{false};
+  std::atomic<bool> nudged_{false};
   int wake_fd_ = -1;
 };
 

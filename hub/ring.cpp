@@ -83,6 +83,9 @@ void require_in_range(const char* what, unsigned value, unsigned least, unsigned
 ring::ring(const hub_options& options, engine_info& info) {
   require_in_range("sq_entries", options.sq_entries, 1, 32768);
   require_in_range("cq_entries", options.cq_entries, options.sq_entries * 2, 65536);
+  if (options.mode < ring_mode::defer_taskrun || options.mode > ring_mode::plain) {
+    throw std::invalid_argument("annulet: hub_options::mode is no ring_mode");
+  }
   int error = EINVAL;
   for (const step& s : ladder()) {
     if (s.mode < options.mode) {
@@ -121,6 +124,17 @@ ring::ring(const hub_options& options, engine_info& info) {
   if (io_uring_register_ring_fd(&ring_) == 1) {
     enter_flags_ = IORING_ENTER_REGISTERED_RING;
   }
+  // A filter may allow the set-up and refuse the enter.
+  io_uring_prep_nop(next_sqe());
+  int refusal = EINTR;
+  while (refusal == EINTR || refusal == EAGAIN) {
+    refusal = enter(1, IORING_ENTER_GETEVENTS, nullptr);
+  }
+  if (refusal != 0) {
+    io_uring_queue_exit(&ring_);
+    refused("io_uring_enter", refusal);
+  }
+  reap([](std::uint64_t, int, unsigned) {}, [](std::uint64_t) {});
 }
 
 int ring::enter(unsigned want, unsigned flags, __kernel_timespec* timeout) noexcept {

@@ -31,6 +31,8 @@ class ring {
     return ring_.sq.sqe_tail - io_uring_smp_load_acquire(ring_.sq.khead);
   }
 
+  [[nodiscard]] bool full() const noexcept { return queued() == ring_.sq.ring_entries; }
+
   // Work is pending in the kernel that becomes completions only by an enter.
   [[nodiscard]] bool needs_enter() const noexcept {
     return (IO_URING_READ_ONCE(*ring_.sq.kflags) & (IORING_SQ_CQ_OVERFLOW | IORING_SQ_TASKRUN)) != 0;

@@ -51,6 +51,7 @@ class signal_set::impl final : public detail::watch {
 
   std::optional<received_signal> wait(deadline until) {
     detail::hub_core& hub = detail::hub_core::of(*link_, "signal_set::wait");
+    hub.fibers().breathe(1);
     for (;;) {
       if (const auto signal = take()) {
         return signal;

@@ -52,6 +52,7 @@ void uring_engine::attach(watch& w, int fd) {
   w.slot_ = free_slots_.back();
   free_slots_.pop_back();
   slots_[w.slot_].owner = &w;
+  w.generation_ = slots_[w.slot_].generation;
   w.fd_ = fd;
   w.attached_ = true;
 }
@@ -66,24 +67,27 @@ void uring_engine::detach(watch& w) noexcept {
 
 // --- towards the kernel
 
-io_uring_sqe& uring_engine::sqe() noexcept {
-  io_uring_sqe* entry = ring_.next_sqe();
-  while (entry == nullptr) {
-    // Full: hand over what is there. Completions are reaped only to make room; they are noted, and no fiber
-    // runs.
+// Afterwards there is an entry to fill in. Completions may be reaped for that: they are noted, no fiber runs,
+// but what was to be said about a watch may have changed.
+void uring_engine::make_room() noexcept {
+  while (ring_.full()) {
     judge(ring_.submit());
-    entry = ring_.next_sqe();
-    if (entry == nullptr) {
+    if (ring_.full()) {
       judge(ring_.run_pending(0));
       reap();
     }
   }
-  return *entry;
+}
+
+io_uring_sqe& uring_engine::sqe() noexcept {
+  make_room();
+  return *ring_.next_sqe();
 }
 
 // Makes submission entries of all that changed.
 void uring_engine::prepare_changes() noexcept {
   while (!changed_.empty()) {
+    make_room();  // before the look at the watch, whose request may end meanwhile
     reconcile(changed_.pop_front());
   }
 }
@@ -130,6 +134,9 @@ void uring_engine::queue_update(watch& w) noexcept {
   io_uring_prep_poll_update(&entry, tag_of(w, kind::poll).packed(), 0, w.wanted_,
                             IORING_POLL_UPDATE_EVENTS | IORING_POLL_ADD_MULTI);
   io_uring_sqe_set_data64(&entry, tag_of(w, kind::update).packed());
+  if (ring_.can_skip_success()) {
+    entry.flags |= IOSQE_CQE_SKIP_SUCCESS;
+  }
   w.armed_ = w.wanted_;
 }
 
@@ -206,13 +213,15 @@ void uring_engine::flush() noexcept {
 }
 
 void uring_engine::wait(deadline until) noexcept {
+  const std::uint64_t before = reaped_;
   if (!wake_read_queued_) {
     queue_wake_read();
   }
-  if (reap() != 0) {
+  reap();
+  prepare_changes();
+  if (reaped_ != before) {
     return;
   }
-  prepare_changes();
   std::optional<std::int64_t> limit;
   if (until.is_past()) {
     limit = 0;
@@ -249,12 +258,17 @@ void uring_engine::let_go(std::span<watch* const> watches) noexcept {
 
 unsigned uring_engine::reap() noexcept {
   const auto fetch = [this](std::uint64_t data) {
-    const auto* const owner = reinterpret_cast<const std::byte*>(slots_[tag::unpack(data).slot].owner);
-    __builtin_prefetch(owner);
-    __builtin_prefetch(owner + 64);
+    const tag t = tag::unpack(data);
+    if (t.what == kind::poll) {
+      const auto* const owner = reinterpret_cast<const std::byte*>(slots_[t.slot].owner);
+      __builtin_prefetch(owner);
+      __builtin_prefetch(owner + 64);
+    }
   };
-  return ring_.reap([this](std::uint64_t data, int result, unsigned flags) { complete(data, result, flags); },
-                    fetch);
+  const unsigned count = ring_.reap(
+      [this](std::uint64_t data, int result, unsigned flags) { complete(data, result, flags); }, fetch);
+  reaped_ += count;
+  return count;
 }
 
 void uring_engine::complete(std::uint64_t data, int result, unsigned flags) noexcept {

@@ -54,6 +54,7 @@ class uring_engine final : public engine {
     return {what, w.slot_, w.generation_};
   }
   [[nodiscard]] io_uring_sqe& sqe() noexcept;
+  void make_room() noexcept;
   void prepare_changes() noexcept;
   void reconcile(watch& w) noexcept;
   void queue_poll(watch& w) noexcept;
@@ -80,6 +81,7 @@ class uring_engine final : public engine {
   bool waited_ = false;  // since the last look
   int wake_fd_ = -1;
   bool wake_read_queued_ = false;
+  std::uint64_t reaped_ = 0;      // completions, ever
   std::uint64_t wake_count_ = 0;  // the kernel writes here until the wake read's last completion
 };
 

@@ -40,7 +40,10 @@ class inbox {
     return true;
   }
 
-  [[nodiscard]] bool empty() const noexcept { return head_.load(std::memory_order_acquire) == nullptr; }
+  [[nodiscard]] bool empty() const noexcept {
+    const posted* const head = head_.load(std::memory_order_acquire);
+    return head == nullptr || head == closed_mark();
+  }
 
   // All that was pushed, oldest first, linked by next(). The taking thread only.
   [[nodiscard]] posted* take() noexcept {
