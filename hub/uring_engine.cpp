@@ -191,17 +191,19 @@ void uring_engine::look() noexcept {
   if (!ring_.needs_enter()) {
     return;
   }
-  unsigned found = 0;
-  // The kernel runs some 20 pieces of work an enter, or as many as are asked for. Two rounds in a row with
-  // many make many likely; asking for more than there are costs a sleep (io_uring's shortfall), asking for
-  // less another enter.
-  unsigned likely = waited_ ? 0 : std::min(last_look_, look_before_last_);
   prepare_changes();
-  for (int rounds = 0; rounds < 64 && ring_.needs_enter(); ++rounds) {
+  // The kernel runs some 20 pieces of work an enter, or as many as are asked for. Two rounds in a row with
+  // many make many likely; asking for more than there are costs a sleep (ring.hpp), asking for less another
+  // enter.
+  unsigned likely = waited_ ? 0 : std::min(last_look_, look_before_last_);
+  // A watch has one piece of work pending at most, and they come in order: when as many have come as there
+  // are watches, none is left of those that were pending at first. What fires on is for the next look.
+  unsigned found = 0;
+  do {
     judge(ring_.run_pending(likely));
     found += reap();
     likely = 0;
-  }
+  } while (ring_.needs_enter() && found <= slots_.size());
   if (!std::exchange(waited_, false)) {
     look_before_last_ = std::exchange(last_look_, found);
   }

@@ -9,11 +9,11 @@
 namespace annulet::detail {
 
 void candidates::make_room(std::size_t count) {
+  // Each by its own measure: an earlier call may have got memory for the first and none for the second.
   if (keys_.capacity() < count) {
-    const std::size_t room = count * 2 + 16;
-    keys_.reserve(room);
-    asked_.reserve(room);
+    keys_.reserve(count * 2 + 16);
   }
+  asked_.reserve(keys_.capacity());
 }
 
 void candidates::put(registration& r) noexcept {

@@ -60,15 +60,8 @@ std::span<const ready_record> selector_impl::select(deadline until) {
                                  // wait does it
       return ready;
     }
-    switch (park(hub, until)) {
-      case wake_reason::closed:
-        throw std::runtime_error("annulet: selector::select: selector is closed");
-      case wake_reason::timed_out:
-        last = true;
-        break;
-      default:
-        break;
-    }
+    last = park(hub, until) == wake_reason::timed_out;
+    (void)open(call);  // it may have been closed, also after something else had woken this fiber
   }
 }
 

@@ -171,8 +171,7 @@ class basic_selector {
   // key_error.
   template <file_object F>
   key_type modify(F&& file, io_event events, Data data = {}) {
-    auto reference = detail::refer_to(std::forward<F>(file));
-    reference.fd = core_->require_modifiable(reference, events);
+    const auto reference = core_->require_modifiable(detail::refer_to(std::forward<F>(file)), events);
     detail::any_record record(new detail::typed_record<Data>(reference, events, std::move(data)));
     core_->replace(record);
     return key_type(std::move(record));

@@ -29,11 +29,11 @@ void require_events(io_event events, const char* call) {
 }  // namespace
 
 std::shared_ptr<selector_core> selector_core::make(const hub* wanted) {
-  hub_core& here = hub_core::here("selector");
-  if (wanted != nullptr && &core_of(*wanted) != &here) {
+  hub_core* const here = hub_core::current();
+  if (wanted != nullptr && &core_of(*wanted) != here) {
     throw wrong_thread("annulet: selector: the hub belongs to another thread");
   }
-  return std::make_shared<selector_impl>(here);
+  return std::make_shared<selector_impl>(hub_core::here("selector"));
 }
 
 void selector_core::throw_not_registered(const file_reference& file) {
@@ -87,10 +87,11 @@ void selector_impl::add(const any_record& record) {
   note(r);
 }
 
-int selector_impl::require_modifiable(const file_reference& file, io_event events) {
+file_reference selector_impl::require_modifiable(const file_reference& file, io_event events) {
   (void)open("selector::modify");
   require_events(events, "selector::modify");
-  return keys_.require(file).number();
+  const registration& r = keys_.require(file);
+  return {r.number(), r.record().address()->object};
 }
 
 void selector_impl::replace(const any_record& record) {
@@ -126,8 +127,11 @@ void selector_impl::remove_all(std::span<const file_reference> files) {
   hub_core& hub = open("selector::unregister_all");
   std::vector<watch*> watches;
   std::vector<registration*> named;
+  std::vector<any_record>
+      records;  // held to the end: data's destructors are the user's, and may call anything
   watches.reserve(files.size());
   named.reserve(files.size());
+  records.reserve(files.size());
   const auto unname = [&] { std::ranges::for_each(named, [](registration* r) { r->named = false; }); };
   try {
     for (const file_reference& file : files) {
@@ -138,6 +142,7 @@ void selector_impl::remove_all(std::span<const file_reference> files) {
       r.named = true;
       watches.push_back(&r);
       named.push_back(&r);
+      records.push_back(r.record());
     }
   } catch (...) {
     unname();
@@ -187,16 +192,18 @@ any_record selector_impl::get_key(const file_reference& file) const {
 }
 
 std::size_t selector_impl::size() const {
-  if (!closed_) {
-    (void)open("selector mapping");
+  if (closed_) {
+    return 0;
   }
+  (void)open("selector mapping");
   return keys_.size();
 }
 
 any_record selector_impl::find(const file_reference& file) const {
-  if (!closed_) {
-    (void)open("selector mapping");
+  if (closed_) {
+    return {};
   }
+  (void)open("selector mapping");
   const registration* const r = keys_.lookup(file);
   return r == nullptr ? any_record() : r->record();
 }

@@ -56,8 +56,9 @@ class selector_core {
   // For register_: the checks, in Python's order, then the key.
   virtual void require_registrable(const file_reference& file, io_event events) = 0;
   virtual void add(const any_record& record) = 0;
-  // For modify: the fd under which the object is registered, then the new record in the place of the old.
-  virtual int require_modifiable(const file_reference& file, io_event events) = 0;
+  // For modify: what is registered (the object stays the one it was registered by), then the new record in
+  // the place of the old.
+  virtual file_reference require_modifiable(const file_reference& file, io_event events) = 0;
   virtual void replace(const any_record& record) = 0;
   virtual any_record remove(const file_reference& file) = 0;
   virtual void remove_all(std::span<const file_reference> files) = 0;

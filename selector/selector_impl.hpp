@@ -19,7 +19,7 @@ class selector_impl final : public selector_core {
 
   void require_registrable(const file_reference& file, io_event events) override;
   void add(const any_record& record) override;
-  int require_modifiable(const file_reference& file, io_event events) override;
+  file_reference require_modifiable(const file_reference& file, io_event events) override;
   void replace(const any_record& record) override;
   any_record remove(const file_reference& file) override;
   void remove_all(std::span<const file_reference> files) override;
