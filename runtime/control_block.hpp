@@ -41,6 +41,7 @@ struct alignas(64) switch_state {
   fiber_state state = fiber_state::ready;
   bool interrupt_pending = false;  // kill_pending, or an expired guard: looked at by each park and yield
   bool has_handle = false;
+  bool ending = false;  // callable or result are being destroyed: no destructor is ended by a kill
   waiter* parked_on = nullptr;
   std::atomic<scheduler*> owner{nullptr};  // null once the hub has ended; read by handles of any thread
 };
@@ -66,6 +67,7 @@ class [[gnu::visibility("default")]] control_block : public switch_state, public
   std::source_location place;
   stack memory;
   fiber_outcome outcome = fiber_outcome::none;
+  const timeout* ended_by = nullptr;  // the guard that interrupted the last park, where it was one
   bool kill_pending = false;
   bool deadlocked = false;
   bool error_collected = false;

@@ -27,23 +27,21 @@ std::int64_t clock_now() noexcept;
 // Nanoseconds in a duration, rounded up so that no wait is early, saturated at the ends of int64.
 // Throws std::invalid_argument for NaN.
 template <class Rep, class Period>
-constexpr std::int64_t saturated_nanoseconds(std::chrono::duration<Rep, Period> d) {
+std::int64_t saturated_nanoseconds(std::chrono::duration<Rep, Period> d) {
   using limits = std::numeric_limits<std::int64_t>;
   if constexpr (std::is_floating_point_v<Rep>) {
     if (std::isnan(d.count())) {
       throw std::invalid_argument("annulet: a deadline cannot be made from a NaN duration");
     }
   }
-  const auto wide = std::chrono::duration<long double, std::nano>(d).count();
-  // The first long double beyond int64 is 2^63 exactly.
-  constexpr long double beyond = 9223372036854775808.0L;
+  // A long double has at least the 64 bits that all whole nanoseconds in range need.
+  static_assert(std::numeric_limits<long double>::digits >= 64);
+  const auto wide = std::ceil(std::chrono::duration<long double, std::nano>(d).count());
+  constexpr long double beyond = 9223372036854775808.0L;  // 2^63: the first that does not fit
   if (wide >= beyond) {
     return limits::max();
   }
-  if (wide <= -beyond) {
-    return limits::min();
-  }
-  return std::chrono::ceil<std::chrono::nanoseconds>(d).count();
+  return wide < -beyond ? limits::min() : static_cast<std::int64_t>(wide);
 }
 
 }  // namespace detail

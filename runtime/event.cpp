@@ -33,7 +33,9 @@ void event::set() {
 bool event::wait(deadline until) {
   require_own_thread("event::wait");
   if (set_ || until.is_past()) {
-    return set_;
+    const bool answer = set_;
+    owner_->breathe(1);
+    return answer;
   }
   detail::waiter w(owner_->running());
   waiters_.push_back(w);

@@ -14,8 +14,13 @@ namespace {
 // Sixteen places within a KiB. Stacks lie at equal distances: without this the tops of all of them would
 // share a few sets of the caches, and each switch between many fibers would miss.
 std::size_t color_of(const std::byte* stack_start) noexcept {
-  constexpr std::size_t page_bits = 12, colors = 16, line = 64;
-  return (reinterpret_cast<std::uintptr_t>(stack_start) >> page_bits) % colors * line;
+  constexpr unsigned page_bits = 12, colors = 16, line = 64;
+  // Scrambled, since the last digits alone are alike for all stacks at distances of 16 pages.
+  constexpr std::uint64_t odd = 0xd6e8feb86659fd93;
+  std::uint64_t page = reinterpret_cast<std::uintptr_t>(stack_start) >> page_bits;
+  page = (page ^ page >> 32) * odd;
+  page = (page ^ page >> 32) * odd;
+  return (page ^ page >> 32) % colors * line;
 }
 
 }  // namespace
@@ -27,7 +32,7 @@ spawn_room::spawn_room(const spawn_options& options, std::size_t frame_size, std
   std::byte* const start = memory_.memory.data();
   const std::size_t size = memory_.memory.size();
   const std::size_t taken = color_of(start) + frame_size + alignment;
-  if (taken > size || size - taken < smallest_stack_size() / 2) {
+  if (taken > size || size - taken < smallest_stack_size() - 4096) {
     stack_pool::release(memory_);
     throw std::invalid_argument("annulet: spawn: a stack of " + std::to_string(size) +
                                 " bytes is too small for a callable and result of " +
@@ -76,6 +81,7 @@ bool fiber_handle::join(deadline until) {
     throw std::logic_error("annulet: fiber::join: " + block.describe() + " would wait for itself");
   }
   if (until.is_past()) {
+    here.breathe(1);
     return false;
   }
   waiter ended(here.running());
@@ -109,7 +115,7 @@ void fiber_handle::await_value(deadline until) {
   if (!join(until)) {
     throw std::system_error(std::make_error_code(std::errc::timed_out), "annulet: fiber::get");
   }
-  control_block& block = *block_;
+  control_block& block = require("get");  // another fiber may have detached it meanwhile
   if (block.outcome == fiber_outcome::value) {
     if (std::exchange(block.value_taken, true)) {
       throw std::logic_error("annulet: fiber::get: the value of " + block.describe() + " was taken before");

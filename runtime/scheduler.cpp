@@ -28,6 +28,17 @@ std::string what_of(const std::exception_ptr& error) {
   }
 }
 
+void report_uncollected(const control_block& fiber, fiber_outcome outcome) noexcept {
+  try {
+    report(fiber.describe() +
+           (outcome == fiber_outcome::error
+                ? " ended by an error that nobody collected: " + what_of(fiber.error)
+                : std::string(" ended by the expiry of a timeout guard that it did not catch")));
+  } catch (const std::bad_alloc&) {
+    report("a fiber ended by an error that nobody collected, and there is no memory to describe it");
+  }
+}
+
 }  // namespace
 
 scheduler::scheduler(idle_source& outside, const scheduler_options& options)
@@ -93,6 +104,18 @@ inline void scheduler::arrive(void* stopped_at, void* from) noexcept {
   *errno_ = self.saved_errno;
 }
 
+stack scheduler::claim_stack(std::size_t size) {
+  const stack memory = stacks_->acquire(size);
+  try {
+    // Every stack that is out may become a ready fiber, those too whose fibers are still being made.
+    ready_.make_room(stacks_->in_use() + 1);
+  } catch (...) {
+    stack_pool::release(memory);
+    throw;
+  }
+  return memory;
+}
+
 void scheduler::start(control_block& fiber, stack memory) noexcept {
   fiber.owner.store(this, std::memory_order_relaxed);
   fiber.id = next_id_++;
@@ -110,6 +133,7 @@ void scheduler::start(control_block& fiber, stack memory) noexcept {
 
 void scheduler::run_body(control_block& self) noexcept {
   if (self.kill_pending) {
+    self.ending = true;
     self.skip(self);
     self.outcome = fiber_outcome::killed;
     return;
@@ -133,17 +157,14 @@ void scheduler::discard_result(control_block& fiber) noexcept {
   fiber.outcome = fiber_outcome::none;
   if (outcome == fiber_outcome::value) {
     fiber.discard_value(fiber);
-  } else if (!fiber.error_collected) {
-    if (outcome == fiber_outcome::error) {
-      report(fiber.describe() + " ended by an error that nobody collected: " + what_of(fiber.error));
-    } else if (outcome == fiber_outcome::timed_out) {
-      report(fiber.describe() + " ended by the expiry of a timeout guard that it did not catch");
-    }
+  } else if (!fiber.error_collected && outcome != fiber_outcome::killed) {
+    report_uncollected(fiber, outcome);
   }
   fiber.error = nullptr;
 }
 
 void scheduler::finish(control_block& self) noexcept {
+  self.ending = true;
   if (!self.has_handle) {
     discard_result(self);
   }
@@ -173,7 +194,7 @@ void scheduler::abandon(control_block& fiber) noexcept {
 
 [[gnu::always_inline]] inline bool scheduler::interruptible(const control_block& fiber) const noexcept {
   const exception_state& state = &fiber == running_ ? *exceptions_ : fiber.exceptions;
-  return state.uncaught == 0;
+  return state.uncaught == 0 && !fiber.ending;
 }
 
 [[gnu::always_inline]] inline void scheduler::yield_now() {
@@ -186,7 +207,7 @@ void scheduler::abandon(control_block& fiber) noexcept {
     switch_to(*next);
   }
   if (self.interrupt_pending && interruptible(self)) [[unlikely]] {
-    throw_interrupt(self);
+    throw_interruption(self);
   }
 }
 
@@ -225,11 +246,11 @@ void scheduler::abandon(control_block& fiber) noexcept {
 wake_reason scheduler::park(waiter& w, deadline until, wakers who) {
   control_block& self = *running_;
   if (self.interrupt_pending && interruptible(self)) [[unlikely]] {
-    throw_interrupt(self);
+    throw_interruption(self);
   }
   const wake_reason why = block(w, until, who);
   if (why == wake_reason::interrupted) [[unlikely]] {
-    throw_interrupt(self);
+    throw_interruption(self);
   }
   return why;
 }
@@ -312,23 +333,24 @@ void scheduler::interrupt(control_block& fiber) noexcept {
   fiber.interrupt_pending = true;
   waiter* const parked_on = fiber.parked_on;
   if (parked_on != nullptr && parked_on->interruptible_ && interruptible(fiber)) {
+    fiber.ended_by = fiber.expired.empty() ? nullptr : &fiber.expired.front();
     parked_on->wake(wake_reason::interrupted);
   }
 }
 
-void scheduler::throw_interrupt(control_block& self) {
-  if (self.deadlocked) {
-    self.deadlocked = false;
+void scheduler::throw_interruption(control_block& self) {
+  if (std::exchange(self.deadlocked, false)) {
     self.interrupt_pending = self.kill_pending || !self.expired.empty();
     throw deadlock("annulet: deadlock: every fiber waits for another of this thread, without a deadline\n" +
                    std::exchange(deadlock_list_, {}));
   }
-  if (self.kill_pending) {
-    self.kill_pending = false;
+  if (std::exchange(self.kill_pending, false)) {
     self.interrupt_pending = !self.expired.empty();
     throw fiber_killed();
   }
-  const timeout& guard = self.expired.pop_front();
+  // A guard that has ended the park may have been cancelled by another fiber since: the park has ended all
+  // the same.
+  const timeout& guard = self.expired.empty() ? *self.ended_by : self.expired.pop_front();
   self.interrupt_pending = !self.expired.empty();
   throw timeout_expired(guard);
 }
@@ -339,7 +361,11 @@ void scheduler::declare_deadlock() {
   if (!can_throw) {
     fail("deadlock, and the main fiber cannot be told, for it is unwinding or ending\n" + list_fibers());
   }
-  deadlock_list_ = list_fibers();
+  try {
+    deadlock_list_ = list_fibers();
+  } catch (const std::bad_alloc&) {
+    deadlock_list_.clear();  // it is a deadlock all the same
+  }
   main_.deadlocked = true;
   interrupt(main_);
 }

@@ -80,10 +80,7 @@ class scheduler {
   timer_queue& timers() noexcept { return timers_; }
 
   // The three steps of a spawn. `claim` may throw and has then changed nothing.
-  [[nodiscard]] stack claim_stack(std::size_t size) {
-    ready_.make_room(alive_ + 2);
-    return stacks_->acquire(size);
-  }
+  [[nodiscard]] stack claim_stack(std::size_t size);
   void start(control_block& fiber, stack memory) noexcept;
   [[nodiscard]] std::size_t stack_size() const noexcept { return options_.stack_size; }
 
@@ -122,7 +119,7 @@ class scheduler {
   void look_outside();
   void wait_outside();
   void declare_deadlock();
-  [[noreturn]] void throw_interrupt(control_block& self);
+  [[noreturn]] void throw_interruption(control_block& self);
   [[nodiscard]] bool interruptible(const control_block& fiber) const noexcept;
 
   [[gnu::visibility("hidden")]] static constinit thread_local scheduler* current_;
