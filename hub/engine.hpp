@@ -61,7 +61,7 @@ class engine {
   virtual void look() noexcept = 0;
   // Hands over what changed, if anything did, without waiting.
   void flush_changes() noexcept {
-    if (!changed_.empty()) {
+    if (!changed_.empty() || unsubmitted_) {
       flush();
     }
   }
@@ -82,6 +82,7 @@ class engine {
   }
 
   intrusive_list<watch, pending_tag> changed_;  // to be told to the kernel
+  bool unsubmitted_ = false;                    // prepared, and the kernel has not taken it yet
 };
 
 }  // namespace detail

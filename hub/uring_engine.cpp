@@ -184,6 +184,13 @@ void uring_engine::judge(int error) noexcept {
   }
 }
 
+// Every enter but those that only make room. What the kernel did not take is handed over by the next.
+template <class Call>
+void uring_engine::enter(Call&& call) noexcept {
+  judge(call());
+  unsubmitted_ = ring_.queued() != 0;
+}
+
 // --- the calls
 
 void uring_engine::look() noexcept {
@@ -196,14 +203,15 @@ void uring_engine::look() noexcept {
   // many make many likely; asking for more than there are costs a sleep (ring.hpp), asking for less another
   // enter.
   unsigned likely = waited_ ? 0 : std::min(last_look_, look_before_last_);
-  // A watch has one piece of work pending at most, and they come in order: when as many have come as there
-  // are watches, none is left of those that were pending at first. What fires on is for the next look.
+  // A watch has two pieces of work pending at most, an event and the end of its removal, and they come in
+  // order: when so many have come, none is left of those that were pending at first. What fires on is for the
+  // next look.
   unsigned found = 0;
   do {
-    judge(ring_.run_pending(likely));
+    enter([&] { return ring_.run_pending(likely); });
     found += reap();
     likely = 0;
-  } while (ring_.needs_enter() && found <= slots_.size());
+  } while (ring_.needs_enter() && found <= 2 * slots_.size());
   if (!std::exchange(waited_, false)) {
     look_before_last_ = std::exchange(last_look_, found);
   }
@@ -211,7 +219,7 @@ void uring_engine::look() noexcept {
 
 void uring_engine::flush() noexcept {
   prepare_changes();
-  judge(ring_.submit());
+  enter([&] { return ring_.submit(); });
 }
 
 void uring_engine::wait(deadline until) noexcept {
@@ -222,6 +230,7 @@ void uring_engine::wait(deadline until) noexcept {
   reap();
   prepare_changes();
   if (reaped_ != before) {
+    unsubmitted_ = ring_.queued() != 0;
     return;
   }
   std::optional<std::int64_t> limit;
@@ -230,7 +239,7 @@ void uring_engine::wait(deadline until) noexcept {
   } else if (!until.is_never()) {
     limit = std::max<std::int64_t>(until.nanoseconds() - clock_now(), 0);
   }
-  judge(ring_.wait(limit));
+  enter([&] { return ring_.wait(limit); });
   waited_ = true;
   reap();
 }
@@ -241,6 +250,10 @@ void uring_engine::let_go(std::span<watch* const> watches) noexcept {
   }
   if (planted(plant::queued_cancel)) {
     flush();
+    for (watch* const w : watches) {
+      w->state_ = watch::state::idle;
+      w->generation_ = ++slots_[w->slot_].generation;
+    }
     return;
   }
   for (;;) {
@@ -249,9 +262,10 @@ void uring_engine::let_go(std::span<watch* const> watches) noexcept {
     const auto due = static_cast<unsigned>(
         std::ranges::count_if(watches, [](const watch* w) { return w->state_ == watch::state::cancelling; }));
     if (due == 0) {
+      unsubmitted_ = ring_.queued() != 0;  // of others
       return;
     }
-    judge(ring_.run_pending(due));
+    enter([&] { return ring_.run_pending(due); });
     reap();
   }
 }
@@ -326,11 +340,13 @@ void uring_engine::complete_poll(watch& w, int result, bool more) noexcept {
 }
 
 // Success is silent where the kernel can skip it. A request that is being woken right now refuses (EALREADY):
-// try again. One that has ended (ENOENT) reports by itself.
+// the update is repeated, and as the watch is not armed yet for what was wanted, the owner is told to look.
+// One that has ended (ENOENT) reports by itself.
 void uring_engine::complete_update(watch& w, int result) noexcept {
   if (result == -EALREADY && w.state_ == watch::state::armed) {
     w.armed_ = 0;
     note_change(w);
+    w.on_event(io_result(0));
   }
 }
 

@@ -55,6 +55,8 @@ class uring_engine final : public engine {
   }
   [[nodiscard]] io_uring_sqe& sqe() noexcept;
   void make_room() noexcept;
+  template <class Call>
+  void enter(Call&& call) noexcept;
   void prepare_changes() noexcept;
   void reconcile(watch& w) noexcept;
   void queue_poll(watch& w) noexcept;

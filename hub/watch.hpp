@@ -41,6 +41,8 @@ class watch : public list_hook<fd_tag>, public list_hook<pending_tag> {
 
   [[nodiscard]] int fd() const noexcept { return fd_; }
   [[nodiscard]] bool attached() const noexcept { return attached_; }
+  // False while a request is being taken back: then it is armed anew only after that one's last completion.
+  [[nodiscard]] bool settled() const noexcept { return state_ == state::idle || state_ == state::armed; }
 
  protected:
   virtual ~watch() = default;

@@ -51,25 +51,36 @@ std::uint16_t registration::interest() const noexcept {
   return static_cast<std::uint16_t>(nested() ? POLLIN : poll_mask(events()));
 }
 
+namespace {
+
+// The errno of what cannot be watched, or 0. EBADF is for poll(2) to tell (POLLNVAL); what epoll refuses with
+// EPERM is always ready, and so is asked about in every select.
+int watch_by_epoll(int epoll, int operation, int fd, short mask) noexcept {
+  epoll_event event{static_cast<std::uint32_t>(mask), {}};  // EPOLLIN and EPOLLOUT have poll(2)'s values
+  const int error = kernel(SYS_epoll_ctl, epoll, operation, fd, &event).error();
+  return error == EBADF || error == EPERM ? 0 : error;
+}
+
+}  // namespace
+
 int registration::nest() noexcept {
   const auto made = kernel(SYS_epoll_create1, EPOLL_CLOEXEC);
   if (!made.ok()) {
     return made.error();
   }
   nest_ = static_cast<int>(made.value());
-  // EPOLLIN and EPOLLOUT have poll(2)'s values.
-  epoll_event event{static_cast<std::uint32_t>(poll_mask(events())), {}};
-  if (const auto added = kernel(SYS_epoll_ctl, nest_, EPOLL_CTL_ADD, number(), &event); !added.ok()) {
+  if (const int refusal = watch_by_epoll(nest_, EPOLL_CTL_ADD, number(), poll_mask(events())); refusal != 0) {
     leave_nest();
-    return added.error();
+    return refusal;
   }
   retarget(nest_);
   return 0;
 }
 
 int registration::renest() noexcept {
-  epoll_event event{static_cast<std::uint32_t>(poll_mask(events())), {}};
-  return kernel(SYS_epoll_ctl, nest_, EPOLL_CTL_MOD, number(), &event).error();
+  const int refusal = watch_by_epoll(nest_, EPOLL_CTL_MOD, number(), poll_mask(events()));
+  // Closed behind the hub's back, and the number has another file now.
+  return refusal == ENOENT ? watch_by_epoll(nest_, EPOLL_CTL_ADD, number(), poll_mask(events())) : refusal;
 }
 
 void registration::leave_nest() noexcept {

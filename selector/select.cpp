@@ -62,6 +62,8 @@ std::span<const ready_record> selector_impl::select(deadline until) {
     }
     last = park(hub, until) == wake_reason::timed_out;
     (void)open(call);  // it may have been closed, also after something else had woken this fiber
+    hub.io()
+        .flush_changes();  // where another fiber woke this one there was no wait, and nothing is armed yet
   }
 }
 
@@ -94,7 +96,7 @@ std::span<const ready_record> selector_impl::look(hub_core& hub) {
     }
     if (events == io_event::none) {
       hub.io().set_interest(r, r.interest());
-      return false;
+      return !r.settled();  // it stays until it can be armed
     }
     __builtin_prefetch(r.record().address());  // the caller's next step
     ready_.push_back({&r.record(), events});   // add() made room

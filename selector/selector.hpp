@@ -152,7 +152,7 @@ class basic_selector {
   basic_selector(const basic_selector&) = delete;
   basic_selector& operator=(const basic_selector&) = delete;
   // Closes. A fiber parked in select() gets the closed error.
-  ~basic_selector() { core_->close(); }
+  ~basic_selector() { close(); }
 
   // Watches a descriptor, or an object that has one. Throws std::invalid_argument for no or unknown event
   // bits and for a descriptor that is negative, not open or O_PATH; key_error where the number is registered
@@ -228,7 +228,10 @@ class basic_selector {
   [[nodiscard]] mapping get_map() const { return mapping(core_); }
 
   // Unregisters everything, and wakes a parked select with the closed error. Twice is fine.
-  void close() { core_->close(); }
+  void close() {
+    const std::shared_ptr<detail::selector_core> core = core_;  // a key's data may own this selector
+    core->close();
+  }
 
  private:
   std::shared_ptr<detail::selector_core> core_;

@@ -1,5 +1,7 @@
 #include "support/child.hpp"
+#include "support/files.hpp"
 #include "support/probe_watch.hpp"
+#include "support/signals.hpp"
 
 #include <annulet/hub/hub.hpp>
 #include <annulet/runtime/fiber.hpp>
@@ -18,6 +20,7 @@
 
 using namespace annulet;
 using namespace annulet::test;
+using annulet_test::in_child;
 using namespace std::chrono_literals;
 
 namespace {
@@ -47,28 +50,12 @@ void note_signal(int) {
   handled_at = steady::now().time_since_epoch().count();
 }
 
-// SIGUSR1 runs note_signal, and interrupts system calls; as before at the end.
-class handler_for_usr1 {
- public:
-  handler_for_usr1() {
-    struct sigaction action {};
-    action.sa_handler = note_signal;
-    ::sigaction(SIGUSR1, &action, &before_);
-    handled = 0;
-    handled_at = 0;
-  }
-  ~handler_for_usr1() { ::sigaction(SIGUSR1, &before_, nullptr); }
-
- private:
-  struct sigaction before_ {};
-};
-
 }  // namespace
 
 TEST_CASE("each ring mode comes up on this kernel, and the report says with which flags") {
-  const std::array<names, 4> flags = {
-      names{"SINGLE_ISSUER", "DEFER_TASKRUN", "TASKRUN_FLAG", "SUBMIT_ALL"},
-      names{"COOP_TASKRUN", "TASKRUN_FLAG", "SUBMIT_ALL"}, names{"SUBMIT_ALL"}, names{}};
+  const std::array<names, 4> flags = {names{"SINGLE_ISSUER", "DEFER_TASKRUN", "TASKRUN_FLAG", "SUBMIT_ALL"},
+                                      names{"COOP_TASKRUN", "TASKRUN_FLAG", "SUBMIT_ALL"},
+                                      names{"SUBMIT_ALL"}, names{}};
   for (std::size_t i = 0; i < all_modes.size(); ++i) {
     hub_options options = options_for(all_modes[i]);
     options.sq_entries = 100;
@@ -134,8 +121,8 @@ TEST_CASE("a second hub on one thread is refused, and the first goes on") {
     return 1;
   });
   const std::size_t before = open_descriptors();
-  CHECK_THROWS_AS(hub(), std::logic_error);
-  CHECK_THROWS_WITH(hub(), doctest::Contains("has a hub already"));
+  CHECK_THROWS_AS(hub{}, std::logic_error);
+  CHECK_THROWS_WITH(hub{}, doctest::Contains("has a hub already"));
   CHECK(open_descriptors() == before);
   CHECK(fiber.get() == 1);
   auto pipe = make_pipe();
@@ -155,7 +142,7 @@ TEST_CASE("one hub after another works on the same thread, and nothing adds up")
     watch.arm_now(POLLIN);
     auto writer = spawn([&] { send_byte(pipe.writer.get()); });
     REQUIRE(watch.told(1));
-    REQUIRE(writer.get(patience), true);
+    REQUIRE(writer.join(patience));
   }
   CHECK(open_descriptors() == before);
 }
@@ -196,13 +183,13 @@ TEST_CASE("what belongs to a hub says so on another thread, and where there is n
     all_refused();
     CHECK_THROWS_AS((void)spawn([] {}), no_hub);
     CHECK_THROWS_AS(this_fiber::sleep_for(1ms), no_hub);
-    CHECK_THROWS_AS(annulet::selector(), no_hub);
+    CHECK_THROWS_AS(annulet::selector{}, no_hub);
   });
   without_hub.join();
   std::thread with_its_own([&] {
     annulet::hub own;
     all_refused();
-    CHECK_THROWS_AS(annulet::selector(hub), wrong_thread);
+    CHECK_THROWS_AS(annulet::selector{hub}, wrong_thread);
   });
   with_its_own.join();
   CHECK(hub.fiber_count() == 1);
@@ -214,23 +201,24 @@ TEST_CASE("a hub destroyed on another thread, or by another fiber than main, end
   const auto elsewhere = in_child([] {
     auto* const lost = new hub;
     std::thread([&] { delete lost; }).join();
-    return 0;
+    return true;
   });
-  CHECK(elsewhere.died_of(SIGABRT));
+  CHECK(elsewhere.signal == SIGABRT);
   CHECK(elsewhere.says("destroyed on another thread"));
   const auto by_a_fiber = in_child([] {
     auto* const lost = new hub;
     spawn([&] { delete lost; }).join();
-    return 0;
+    return true;
   });
-  CHECK(by_a_fiber.died_of(SIGABRT));
+  CHECK(by_a_fiber.signal == SIGABRT);
   CHECK(by_a_fiber.says("another fiber than its thread's main one"));
 }
 
 TEST_CASE("a signal handler that returns does not cut a wait short, and runs during it") {
   for (const ring_mode mode : all_modes) {
     hub hub(options_for(mode));
-    const handler_for_usr1 handler;
+    const handler_scope handler(SIGUSR1, note_signal);
+    handled = 0;
     const pthread_t self = ::pthread_self();
     std::atomic<bool> stop{false};
     const auto begin = steady::now();
@@ -258,7 +246,8 @@ TEST_CASE("a signal handler that returns does not cut a wait short, and runs dur
 TEST_CASE("a signal does not end a wait for a descriptor, and the event after it does") {
   for (const ring_mode mode : all_modes) {
     hub hub(options_for(mode));
-    const handler_for_usr1 handler;
+    const handler_scope handler(SIGUSR1, note_signal);
+    handled = 0;
     auto pipe = make_pipe();
     probe_watch watch(pipe.reader.get());
     watch.arm_now(POLLIN);

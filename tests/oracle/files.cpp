@@ -189,10 +189,10 @@ std::vector<descriptor> make_signal(dice& d) {
 
 const char* name_of(kind what) noexcept {
   constexpr std::array<const char*, kinds> names = {
-      "pipe reader",   "pipe writer", "tcp",         "tcp listener", "unix stream", "unix seqpacket",
-      "unix datagram", "unix sender", "unix receiver", "udp",        "eventfd",     "timerfd",
-      "signalfd",      "pidfd",       "pty master",  "pty slave",    "epoll",       "regular file",
-      "directory",     "null device"};
+      "pipe reader",    "pipe writer",   "tcp",          "tcp listener",  "unix stream",
+      "unix seqpacket", "unix datagram", "unix sender",  "unix receiver", "udp",
+      "eventfd",        "timerfd",       "signalfd",     "pidfd",         "pty master",
+      "pty slave",      "epoll",         "regular file", "directory",     "null device"};
   return names[static_cast<std::size_t>(what)];
 }
 

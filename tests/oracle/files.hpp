@@ -66,12 +66,13 @@ struct file {
   file& operator=(const file&) = delete;
 
   const kind what;
-  std::weak_ptr<file> peer;       // the other end
-  int inner = -1;                 // the eventfd inside an epoll descriptor
-  int number = 0;                 // of a signal
+  std::weak_ptr<file> peer;        // the other end
+  int inner = -1;                  // the eventfd inside an epoll descriptor
+  int number = 0;                  // of a signal
   std::shared_ptr<child> process;  // null for a pidfd of our own process
-  sockaddr_in address{};          // udp: of the peer; tcp_listener: its own
-  std::vector<int> callers;       // tcp_listener: who called
+  sockaddr_in address{};           // udp: of the peer; tcp_listener: its own
+  std::vector<int> callers;        // tcp_listener: who called
+  std::size_t sent = 0;            // terminals: since the other end was empty
 };
 
 struct descriptor {
@@ -103,11 +104,11 @@ class workshop {
 };
 
 // Each does what it can to this kind, and nothing where there is nothing to do. None blocks.
-void put(const descriptor& to, std::size_t bytes) noexcept;   // adds to what the other end can take
-void fill(const descriptor& to) noexcept;                     // until no more goes in
+void put(const descriptor& to, std::size_t bytes) noexcept;  // adds to what the other end can take
+void fill(const descriptor& to) noexcept;                    // until no more goes in
 void take(const descriptor& from, std::size_t bytes) noexcept;
 void drain(const descriptor& from) noexcept;
-void twist(const descriptor& which, dice& d) noexcept;        // options, errors, half closes
+void twist(const descriptor& which, dice& d) noexcept;  // options, errors, half closes
 // Whether the file's other end must see its end at once when it is let go.
 [[nodiscard]] bool end_shows(kind what) noexcept;
 

@@ -1,76 +1,99 @@
-// Runs a piece of a test in a forked child, for what ends the process or changes it for good.
+// Runs code that may end the process, in a child; and catches what a process says on stderr.
 #pragma once
 
-#include "descriptors.hpp"
-
-#include <cstdio>
+#include <cerrno>
+#include <csignal>
+#include <cstdlib>
 #include <exception>
 #include <string>
-#include <utility>
+#include <system_error>
 
-#include <sys/prctl.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-namespace annulet::test {
+namespace annulet_test {
 
-struct child_end {
-  int status = 0;        // as waitpid gives it
-  std::string messages;  // what it wrote to stderr
+// What is written to descriptor 2 while it lives goes into a file in memory.
+class stderr_capture {
+ public:
+  stderr_capture() : file_(::memfd_create("stderr", MFD_CLOEXEC)), kept_(::dup(STDERR_FILENO)) {
+    if (file_ < 0 || kept_ < 0 || ::dup2(file_, STDERR_FILENO) < 0) {
+      throw std::system_error(errno, std::generic_category(), "stderr_capture");
+    }
+  }
+  ~stderr_capture() {
+    ::dup2(kept_, STDERR_FILENO);
+    ::close(kept_);
+    ::close(file_);
+  }
+  stderr_capture(const stderr_capture&) = delete;
+  stderr_capture& operator=(const stderr_capture&) = delete;
 
-  [[nodiscard]] bool exited_with(int code) const noexcept {
-    return WIFEXITED(status) && WEXITSTATUS(status) == code;
+  [[nodiscard]] std::string text() const {
+    std::string all;
+    char piece[4096];
+    for (off_t at = 0;;) {
+      const ssize_t got = ::pread(file_, piece, sizeof piece, at);
+      if (got <= 0) {
+        return all;
+      }
+      all.append(piece, static_cast<std::size_t>(got));
+      at += got;
+    }
   }
-  [[nodiscard]] bool died_of(int signal) const noexcept {
-    return WIFSIGNALED(status) && WTERMSIG(status) == signal;
-  }
-  [[nodiscard]] bool says(std::string_view text) const noexcept {
-    return messages.find(text) != std::string::npos;
-  }
+
+ private:
+  int file_;
+  int kept_;
 };
 
-// The child's exit status is what the body returns, or 99 where it throws; what() is among the messages then.
-// After so many seconds SIGALRM ends it. No other thread of this process may run meanwhile.
-template <class Body>
-child_end in_child(Body&& body, unsigned seconds = 20) {
-  auto [from_child, to_parent] = make_pipe(O_CLOEXEC);
-  std::fflush(nullptr);
-  const pid_t child = require_ok(::fork(), "fork");
+struct child_end {
+  int exit = -1;   // what it returned, or -1
+  int signal = 0;  // what ended it, or 0
+  std::string said;
+
+  [[nodiscard]] bool says(const std::string& words) const { return said.find(words) != std::string::npos; }
+};
+
+// Calls fn() in a forked child, which ends with its result (bool: 0 means true), or with 99 where it throws.
+// A child that takes longer than the limit gets SIGALRM.
+template <class Fn>
+child_end in_child(Fn&& fn, unsigned seconds = 60) {
+  const stderr_capture capture;
+  const pid_t child = ::fork();
+  if (child < 0) {
+    throw std::system_error(errno, std::generic_category(), "fork");
+  }
   if (child == 0) {
-    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
     const rlimit no_core{0, 0};
     ::setrlimit(RLIMIT_CORE, &no_core);
-    ::dup2(to_parent.get(), STDERR_FILENO);
-    to_parent.close();
-    from_child.close();
-    // What the test framework would do with these is for the parent only.
-    for (const int signal : {SIGABRT, SIGSEGV, SIGALRM, SIGTERM}) {
-      ::signal(signal, SIG_DFL);
+    for (const int number : {SIGSEGV, SIGBUS, SIGABRT, SIGALRM, SIGFPE, SIGILL, SIGTERM}) {
+      std::signal(number, SIG_DFL);  // the test framework has its own
     }
     ::alarm(seconds);
-    int code = 99;
+    int result = 99;
     try {
-      code = std::forward<Body>(body)();
+      result = fn() ? 0 : 1;
     } catch (const std::exception& e) {
-      std::fprintf(stderr, "threw: %s\n", e.what());
+      const std::string what = std::string("thrown: ") + e.what() + "\n";
+      [[maybe_unused]] const auto written = ::write(STDERR_FILENO, what.data(), what.size());
+    } catch (...) {
     }
-    std::fflush(nullptr);
-    ::_exit(code);
+    ::_exit(result);
   }
-  to_parent.close();
+  int status = 0;
+  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  }
   child_end end;
-  char buffer[4096];
-  for (;;) {
-    const auto got = ::read(from_child.get(), buffer, sizeof(buffer));
-    if (got <= 0) {
-      break;
-    }
-    end.messages.append(buffer, static_cast<std::size_t>(got));
-  }
-  while (::waitpid(child, &end.status, 0) < 0 && errno == EINTR) {
+  end.said = capture.text();
+  if (WIFEXITED(status)) {
+    end.exit = WEXITSTATUS(status);
+  } else if (WIFSIGNALED(status)) {
+    end.signal = WTERMSIG(status);
   }
   return end;
 }
 
-}  // namespace annulet::test
+}  // namespace annulet_test

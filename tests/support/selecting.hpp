@@ -2,7 +2,7 @@
 // selector's terms, and fibers parked in select.
 #pragma once
 
-#include "descriptors.hpp"
+#include "texts.hpp"
 
 #include <annulet/runtime/fiber.hpp>
 #include <annulet/selector/selector.hpp>
@@ -11,18 +11,19 @@
 
 #include <chrono>
 #include <map>
-#include <string>
+#include <stdexcept>
 #include <utility>
 #include <vector>
 
-namespace support {
+#include <time.h>
 
-using annulet::io_event;
-using clock = std::chrono::steady_clock;
+namespace annulet::test {
+
+using steady = std::chrono::steady_clock;
 
 constexpr io_event both = io_event::read | io_event::write;
 // Long enough for what has to happen on a busy machine; a test that waits so long has failed.
-constexpr std::chrono::seconds limit(20);
+constexpr std::chrono::seconds limit(10);
 
 // Descriptor -> events: what a select returned, without its order.
 using event_map = std::map<int, io_event>;
@@ -39,7 +40,7 @@ event_map as_map(const std::vector<Ready>& ready) {
 }
 
 template <class Data>
-event_map look(annulet::basic_selector<Data>& sel) {
+event_map look(basic_selector<Data>& sel) {
   return as_map(sel.select(std::chrono::seconds(0)));
 }
 
@@ -47,7 +48,7 @@ event_map look(annulet::basic_selector<Data>& sel) {
 inline io_event events_by_poll(int fd, io_event interest) {
   const int asked =
       (has(interest, io_event::read) ? POLLIN : 0) | (has(interest, io_event::write) ? POLLOUT : 0);
-  const int revents = poll_now(fd, static_cast<short>(asked));
+  const int revents = revents_of(fd, asked);
   io_event events = io_event::none;
   if ((revents & ~POLLOUT) != 0) {
     events |= io_event::read;
@@ -62,17 +63,16 @@ inline io_event events_by_poll(int fd, io_event interest) {
 // before that.
 template <class Body>
 auto spawn_parked(Body&& body) {
-  auto fiber = annulet::spawn(std::forward<Body>(body));
+  auto fiber = spawn(std::forward<Body>(body));
   for (int i = 0; i < 4; ++i) {
-    annulet::this_fiber::yield();
+    this_fiber::yield();
   }
   return fiber;
 }
 
 // A fiber that is parked in select when this returns, and gives what select returned.
 template <class Data>
-annulet::fiber<event_map> park_in_select(annulet::basic_selector<Data>& sel,
-                                         annulet::deadline until = annulet::deadline::never()) {
+fiber<event_map> park_in_select(basic_selector<Data>& sel, deadline until = deadline::never()) {
   auto fiber = spawn_parked([&sel, until] { return as_map(sel.select(until)); });
   if (fiber.done()) {
     throw std::logic_error("a select that should park has returned");
@@ -82,11 +82,11 @@ annulet::fiber<event_map> park_in_select(annulet::basic_selector<Data>& sel,
 
 inline std::chrono::nanoseconds thread_cpu() {
   timespec now{};
-  checked(::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now), "clock_gettime");
+  require_ok(::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now), "clock_gettime");
   return std::chrono::seconds(now.tv_sec) + std::chrono::nanoseconds(now.tv_nsec);
 }
 
-}  // namespace support
+}  // namespace annulet::test
 
 namespace doctest {
 
@@ -99,8 +99,8 @@ struct StringMaker<annulet::io_event> {
 };
 
 template <>
-struct StringMaker<support::event_map> {
-  static String convert(const support::event_map& ready) {
+struct StringMaker<annulet::test::event_map> {
+  static String convert(const annulet::test::event_map& ready) {
     String text = "{";
     for (const auto& [fd, events] : ready) {
       text += String(" ") + toString(fd) + ":" + StringMaker<annulet::io_event>::convert(events);

@@ -84,11 +84,13 @@ struct tcp_listener {
   std::uint16_t port;
 };
 
+// An address of this process alone, of the many that are loopback: no other program's sockets take its ports.
 inline sockaddr_in loopback(std::uint16_t port) noexcept {
+  const auto process = static_cast<std::uint32_t>(::getpid());
   sockaddr_in address{};
   address.sin_family = AF_INET;
   address.sin_port = htons(port);
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  address.sin_addr.s_addr = htonl(0x7f400001U + (process % 0x10000U << 6U));
   return address;
 }
 
@@ -104,7 +106,7 @@ inline tcp_listener make_tcp_listener(std::uint16_t port = 0) {
   return {std::move(socket), ntohs(address.sin_port)};
 }
 
-// Both ends of a connection. Neither lingers when closed, so that a test can make any number of them.
+// Both ends of a connection.
 inline socket_pair connect_to(const tcp_listener& listener) {
   descriptor client(require_ok(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), "socket"));
   sockaddr_in address = loopback(listener.port);
@@ -117,6 +119,12 @@ inline socket_pair connect_to(const tcp_listener& listener) {
 }
 
 inline socket_pair make_tcp_pair() { return connect_to(make_tcp_listener()); }
+
+// Closing it forgets the connection at both ends: without TIME_WAIT a test can make any number of them.
+inline void reset_on_close(int fd) {
+  const linger none{1, 0};
+  require_ok(::setsockopt(fd, SOL_SOCKET, SO_LINGER, &none, sizeof(none)), "setsockopt SO_LINGER");
+}
 
 inline void send_byte(int fd) { require_ok(static_cast<int>(::write(fd, "x", 1)), "write of one byte"); }
 

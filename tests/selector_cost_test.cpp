@@ -1,0 +1,242 @@
+// What a select costs in system calls: as few as there is news; and what registrations cost while nobody
+// selects.
+#include "support/selecting.hpp"
+#include "support/syscalls.hpp"
+#include "support/texts.hpp"
+
+#include <annulet/hub/hub.hpp>
+#include <annulet/runtime/event.hpp>
+#include <annulet/runtime/fiber.hpp>
+#include <annulet/selector/selector.hpp>
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <cstdint>
+#include <stdexcept>
+#include <vector>
+
+using namespace std::chrono_literals;
+using namespace annulet::test;
+using annulet::hub;
+using annulet::io_event;
+using annulet::selector;
+
+namespace {
+
+constexpr std::uint64_t enters = SYS_io_uring_enter, polls = SYS_poll;
+
+// A selector with keys that are quiet, and one whose peer can write. All are armed.
+struct steady_state {
+  steady_state() {
+    std::generate(pairs.begin(), pairs.end(), [] { return make_socket_pair(); });
+    for (const auto& pair : pairs) {
+      sel.register_(pair.first.get(), io_event::read, 0);
+    }
+    for (int i = 0; i < 5; ++i) {
+      sel.select(out, 0s);
+      sel.select(out, 100us);
+    }
+  }
+  void write() { send_byte(pairs[0].second.get()); }
+  void consume() { (void)try_read(pairs[0].first.get()); }
+  void found_it() {
+    if (out.size() != 1) {
+      throw std::runtime_error("select did not find what is there");
+    }
+  }
+
+  hub home;
+  annulet::basic_selector<int> sel;
+  std::array<socket_pair, 100> pairs;
+  std::vector<annulet::basic_selector<int>::ready_type> out;
+};
+
+constexpr unsigned times = 100;
+
+}  // namespace
+
+TEST_CASE("a select with nothing pending makes no system call but the park's") {
+  const auto parts = count_syscalls([](auto mark) {
+    steady_state s;
+    mark();
+    for (unsigned i = 0; i < 1000; ++i) {
+      s.sel.select(s.out, 0s);
+    }
+    mark();
+    for (unsigned i = 0; i < times; ++i) {
+      s.sel.select(s.out, 300us);
+    }
+    mark();
+  });
+  REQUIRE(parts.size() == 2);
+  CHECK(total(parts[0]) == 0);
+  CHECK(parts[1] == syscall_counts{{enters, times}});
+}
+
+TEST_CASE("a select that finds something at once makes at most one enter and one poll") {
+  auto parts = count_syscalls([](auto mark) {
+    steady_state s;
+    mark();
+    for (unsigned i = 0; i < times; ++i) {
+      s.write();
+      s.sel.select(s.out);
+      s.found_it();
+      s.consume();
+    }
+    mark();
+    s.write();
+    s.sel.select(s.out);
+    mark();
+    for (unsigned i = 0; i < times; ++i) {
+      s.sel.select(s.out);  // what was reported last time, and is still there
+      s.found_it();
+    }
+    mark();
+  });
+  REQUIRE(parts.size() == 3);
+  CHECK(parts[0][enters] <= times);
+  CHECK(parts[0][polls] <= times);
+  CHECK(total(parts[0]) == parts[0][enters] + parts[0][polls] + 2 * times);
+  CHECK(parts[2] == syscall_counts{{polls, times}});
+}
+
+TEST_CASE(
+    "a select that parks makes one enter and at most two polls, and one of each for every vain wake-up") {
+  auto parts = count_syscalls([](auto mark) {
+    steady_state s;
+    annulet::event go;
+    unsigned vain = 0;
+    auto writer = annulet::spawn([&] {
+      for (;;) {
+        go.wait();
+        go.clear();
+        for (; vain > 0; --vain) {
+          s.write();
+          s.consume();
+          for (int i = 0; i < 70; ++i) {
+            annulet::this_fiber::yield();  // the hub looks now and then, and wakes the select for nothing
+          }
+        }
+        s.write();
+      }
+    });
+    annulet::this_fiber::yield();
+    mark();
+    for (unsigned i = 0; i < times; ++i) {
+      go.set();
+      s.sel.select(s.out);
+      s.found_it();
+      s.consume();
+    }
+    mark();
+    vain = times;
+    go.set();
+    s.sel.select(s.out);
+    s.found_it();
+    mark();
+    writer.kill();
+    writer.join();
+  });
+  REQUIRE(parts.size() == 2);
+  CHECK(parts[0][enters] <= times);
+  CHECK(parts[0][polls] <= 2 * times);
+  CHECK(total(parts[0]) == parts[0][enters] + parts[0][polls] + 2 * times);
+  CHECK(parts[1][enters] <= 1 + times);
+  CHECK(parts[1][polls] <= 2 + times);
+  CHECK(parts[1][polls] >= times);
+}
+
+TEST_CASE(
+    "changes cost no enter of their own but where files are let go, and the data alone nothing at all") {
+  auto parts = count_syscalls([](auto mark) {
+    steady_state s;
+    std::vector<int> others;
+    for (const auto& pair : s.pairs) {
+      others.push_back(pair.second.get());
+    }
+    for (unsigned i = 0; i < 10; ++i) {
+      s.sel.modify(s.pairs[1].first.get(), io_event::read, 1);
+    }
+    s.sel.register_(others[0], io_event::read, 0);
+    s.sel.unregister(others[0]);
+    mark();
+    for (unsigned i = 0; i < times; ++i) {
+      s.sel.modify(s.pairs[1].first.get(), io_event::read, 2);
+    }
+    mark();
+    for (const int fd : others) {
+      s.sel.register_(fd, io_event::read, 3);
+    }
+    s.sel.modify(s.pairs[1].first.get(), both, 2);
+    mark();
+    s.sel.select(s.out, 0s);
+    s.found_it();
+    mark();
+    s.sel.unregister_all(others);
+    mark();
+  });
+  REQUIRE(parts.size() == 4);
+  CHECK(total(parts[0]) == 0);
+  CHECK(parts[1][enters] == 0);
+  CHECK(parts[1][polls] == 0);
+  CHECK(parts[2] == syscall_counts{{enters, 1}, {polls, 1}});
+  CHECK(total(parts[3]) <= 4);
+}
+
+TEST_CASE("a key that is busy while nobody selects wakes the hub a few times and then no more") {
+  auto parts = count_syscalls([](auto mark) {
+    steady_state s;
+    mark();
+    for (unsigned i = 0; i < times; ++i) {
+      s.write();
+      s.consume();
+      annulet::this_fiber::sleep_for(300us);
+    }
+    mark();
+    s.write();
+    s.sel.select(s.out, 0s);
+    s.found_it();
+    mark();
+  });
+  REQUIRE(parts.size() == 2);
+  CHECK(parts[0][enters] >= times);  // the sleeps
+  CHECK(parts[0][enters] <= times + 8);
+  CHECK(total(parts[0]) == parts[0][enters] + 2 * times);
+}
+
+TEST_CASE("descriptors that hang up or have unread data cost nothing while nobody selects") {
+  hub home;
+  selector sel;
+  std::vector<socket_pair> pairs(1000);
+  std::generate(pairs.begin(), pairs.end(), [] { return make_socket_pair(); });
+  for (const auto& pair : pairs) {
+    sel.register_(pair.first.get(), io_event::read);
+  }
+  SUBCASE("never looked at") {}
+  SUBCASE("armed") { CHECK(look(sel).empty()); }
+  SUBCASE("reported once") {
+    for (auto& pair : pairs) {
+      send_byte(pair.second.get());
+    }
+    CHECK(look(sel).size() == pairs.size());
+  }
+  for (std::size_t i = 0; i < pairs.size(); ++i) {
+    send_byte(pairs[i].second.get());
+    if (i % 2 == 0) {
+      pairs[i].second.close();
+    }
+  }
+  annulet::this_fiber::sleep_for(20ms);
+  const auto process_cpu = [] {
+    timespec now{};
+    require_ok(::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now), "clock_gettime");
+    return std::chrono::seconds(now.tv_sec) + std::chrono::nanoseconds(now.tv_nsec);
+  };
+  const auto before = process_cpu();
+  annulet::this_fiber::sleep_for(1s);
+  CHECK(process_cpu() - before < 5ms);
+  CHECK(look(sel).size() == pairs.size());
+}
