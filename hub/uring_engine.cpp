@@ -204,14 +204,19 @@ void uring_engine::look() noexcept {
   // enter.
   unsigned likely = waited_ ? 0 : std::min(last_look_, look_before_last_);
   // A watch has two pieces of work pending at most, an event and the end of its removal, and they come in
-  // order: when so many have come, none is left of those that were pending at first. What fires on is for the
-  // next look.
+  // order: when so many have run, none is left of those that were pending at first. What fires on is for the
+  // next look. Work may make no completion, and the flag may stand with no work at all: a waker sets it after
+  // it has added its work, which may have been run by then. So rounds without a completion are bounded as
+  // well.
   unsigned found = 0;
+  std::size_t empty_rounds = 0;
   do {
     enter([&] { return ring_.run_pending(likely); });
-    found += reap();
+    const unsigned now = reap();
+    found += now;
+    empty_rounds += now == 0 ? 1 : 0;
     likely = 0;
-  } while (ring_.needs_enter() && found <= 2 * slots_.size());
+  } while (ring_.needs_enter() && found <= 2 * slots_.size() && empty_rounds <= slots_.size() / 16 + 1);
   if (!std::exchange(waited_, false)) {
     look_before_last_ = std::exchange(last_look_, found);
   }

@@ -284,6 +284,26 @@ TEST_CASE(
   sel.unregister(sockets.near());
 }
 
+TEST_CASE("a refused poll request keeps none of those behind it from being armed, on any ring") {
+  for (const auto mode : {annulet::ring_mode::defer_taskrun, annulet::ring_mode::coop_taskrun,
+                          annulet::ring_mode::submit_all, annulet::ring_mode::plain}) {
+    annulet::hub_options options;
+    options.mode = mode;
+    annulet::hub hub(options);
+    const pair_of_sockets refused;
+    const pair_of_sockets behind;
+    annulet::selector sel;
+    sel.register_(refused.near(), io_event::read);
+    sel.register_(behind.near(), io_event::read);
+    {
+      const planting refuses(plant::refused_poll, 1000, 1);
+      CHECK(sel.select(0ms).empty());
+    }
+    behind.say('a');
+    CHECK(only(sel.select(0ms), behind.near(), io_event::read));
+  }
+}
+
 TEST_CASE("the oracle finds nothing where every second poll request is refused") {
   const planting refuses(plant::refused_poll, 2);
   CHECK(caught(100'000, oracle::kernel_mood::refusing) == "");
