@@ -56,14 +56,11 @@ std::span<const ready_record> selector_impl::select(deadline until) {
   for (bool last = until.is_past();;) {
     const auto ready = look(hub);
     if (last || !ready.empty()) {
-      hub.io().flush_changes();  // keys that ceased to be candidates are armed now; where the fiber parks the
-                                 // wait does it
+      hub.io().flush_changes();  // arms the keys that ceased to be candidates; where it parks, the wait does
       return ready;
     }
     last = park(hub, until) == wake_reason::timed_out;
     (void)open(call);  // it may have been closed, also after something else had woken this fiber
-    hub.io()
-        .flush_changes();  // where another fiber woke this one there was no wait, and nothing is armed yet
   }
 }
 
@@ -80,6 +77,9 @@ wake_reason selector_impl::park(hub_core& hub, deadline until) {
 
 // Asks about the candidates. The ready ones stay, the others are armed and leave.
 std::span<const ready_record> selector_impl::look(hub_core& hub) {
+  // After a park that another fiber ended, or that an exception left, what was to be armed for it is not
+  // armed yet.
+  hub.io().flush_changes();
   hub.io().look();
   ready_.clear();
   if (candidates_.empty()) {
