@@ -66,8 +66,9 @@ void machine::released(std::shared_ptr<file> of, bool certain) {
   if (!gone.expired() || other == nullptr || !end_shows(what) || !certain) {
     return;
   }
-  pollfd asked{other->fd, POLLIN | POLLRDHUP, 0};
-  ::poll(&asked, 1, 0);
+  // The end of a TCP stream is a packet, which the kernel may leave to a thread of its own for a moment.
+  pollfd asked{other->fd, POLLRDHUP, 0};
+  ::poll(&asked, 1, what == kind::tcp ? 1000 : 0);
   if ((asked.revents & (POLLHUP | POLLRDHUP | POLLERR)) == 0) {
     fail(other->fd, std::string("the peer of a ") + name_of(what) + " that was let go does not see its end");
   }
