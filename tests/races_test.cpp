@@ -3,9 +3,9 @@
 //
 // ANNULET_RACE_ROUNDS says how many rounds each.
 
+#include "support/races.hpp"
 #include "oracle/run.hpp"
 #include "support/files.hpp"
-#include "support/races.hpp"
 
 #include <annulet/hub/close.hpp>
 #include <annulet/hub/hub.hpp>
