@@ -44,8 +44,9 @@ hub_core::hub_core(const hub_options& options)
 hub_core::~hub_core() {
   check(current_ == this, "a hub was destroyed on another thread than its own");
   link_->posts.close();
-  while (undelivered_ != nullptr) {
-    delete std::exchange(undelivered_, inbox::next(*undelivered_));
+  posted* rest = std::exchange(undelivered_, nullptr);  // off the hub first: their destructors may park
+  while (rest != nullptr) {
+    delete std::exchange(rest, inbox::next(*rest));
   }
   scheduler_.shut_down(shutdown_limit_ == std::chrono::nanoseconds::max() ? deadline::never()
                                                                           : deadline(shutdown_limit_));

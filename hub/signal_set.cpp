@@ -30,7 +30,9 @@ class signal_set::impl final : public detail::watch {
     ::pthread_sigmask(SIG_BLOCK, &signals_, &before_);
   }
 
-  ~impl() {
+  // The set is destroyed; a wait that is under way finds that out when its fiber runs.
+  void end() {
+    ended_ = true;
     if (attached()) {
       std::array<detail::watch*, 1> self{this};
       detail::hub_core::of(*link_, "~signal_set").detach(self);
@@ -53,6 +55,9 @@ class signal_set::impl final : public detail::watch {
     detail::hub_core& hub = detail::hub_core::of(*link_, "signal_set::wait");
     hub.fibers().breathe(1);
     for (;;) {
+      if (ended_) {
+        throw std::logic_error("annulet: signal_set::wait: the set was destroyed or its descriptor closed");
+      }
       if (const auto signal = take()) {
         return signal;
       }
@@ -63,12 +68,11 @@ class signal_set::impl final : public detail::watch {
       detail::waiter arrival(hub.fibers().running());
       waiters_.push_back(arrival);
       switch (hub.fibers().park(arrival, until, detail::wakers::outside)) {
-        case detail::wake_reason::ready:
+        case detail::wake_reason::timed_out:
+          until = deadline::past();  // one more look
           break;
-        case detail::wake_reason::closed:
-          throw std::logic_error("annulet: signal_set::wait: the set was destroyed or its descriptor closed");
         default:
-          return take();
+          break;
       }
     }
   }
@@ -89,7 +93,10 @@ class signal_set::impl final : public detail::watch {
 
   // All look: one event may stand for several signals.
   void on_event(detail::io_result) noexcept override { wake_all(detail::wake_reason::ready); }
-  void on_close() noexcept override { wake_all(detail::wake_reason::closed); }
+  void on_close() noexcept override {
+    ended_ = true;
+    wake_all(detail::wake_reason::closed);
+  }
   void on_hub_end() noexcept override {}
 
   void wake_all(detail::wake_reason why) noexcept {
@@ -105,6 +112,7 @@ class signal_set::impl final : public detail::watch {
   sigset_t signals_;
   sigset_t before_{};
   int descriptor_ = -1;
+  bool ended_ = false;
 };
 
 signal_set::signal_set(std::initializer_list<int> signals) {
@@ -119,11 +127,14 @@ signal_set::signal_set(std::initializer_list<int> signals) {
                                   " cannot be waited for");
     }
   }
-  impl_ = std::make_unique<impl>(set);
+  impl_ = std::make_shared<impl>(set);
 }
 
-signal_set::~signal_set() = default;
+signal_set::~signal_set() { impl_->end(); }
 
-std::optional<received_signal> signal_set::wait(deadline until) { return impl_->wait(until); }
+std::optional<received_signal> signal_set::wait(deadline until) {
+  const std::shared_ptr<impl> held = impl_;
+  return held->wait(until);
+}
 
 }  // namespace annulet

@@ -41,7 +41,7 @@ class signal_set {
 
  private:
   class impl;
-  std::unique_ptr<impl> impl_;
+  std::shared_ptr<impl> impl_;  // a wait holds it too: the set may be destroyed meanwhile
 };
 
 }  // namespace annulet

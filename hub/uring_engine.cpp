@@ -239,10 +239,9 @@ void uring_engine::wait(deadline until) noexcept {
     return;
   }
   std::optional<std::int64_t> limit;
-  if (until.is_past()) {
-    limit = 0;
-  } else if (!until.is_never()) {
-    limit = std::max<std::int64_t>(until.nanoseconds() - clock_now(), 0);
+  if (!until.is_never()) {
+    const std::int64_t now = until.is_past() ? 0 : clock_now();
+    limit = until.nanoseconds() > now ? until.nanoseconds() - now : 0;
   }
   enter([&] { return ring_.wait(limit); });
   waited_ = true;

@@ -116,6 +116,9 @@ void fiber_handle::await_value(deadline until) {
     throw std::system_error(std::make_error_code(std::errc::timed_out), "annulet: fiber::get");
   }
   control_block& block = require("get");  // another fiber may have detached it meanwhile
+  if (block.state != fiber_state::done) {
+    throw std::logic_error("annulet: fiber::get: the handle was given another fiber meanwhile");
+  }
   if (block.outcome == fiber_outcome::value) {
     if (std::exchange(block.value_taken, true)) {
       throw std::logic_error("annulet: fiber::get: the value of " + block.describe() + " was taken before");

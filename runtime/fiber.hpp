@@ -100,7 +100,10 @@ class fiber_frame final : public result_block<T> {
   };
   struct call_end {
     explicit call_end(fiber_frame& f) noexcept : frame(f) {}
-    ~call_end() { std::destroy_at(std::addressof(frame.call_)); }
+    ~call_end() {
+      frame.ending = true;
+      std::destroy_at(std::addressof(frame.call_));
+    }
     fiber_frame& frame;
   };
 

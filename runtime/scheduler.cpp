@@ -64,6 +64,7 @@ scheduler::scheduler(idle_source& outside, const scheduler_options& options)
 scheduler::~scheduler() {
   check(current_ == this, "a hub was destroyed on another thread than its own");
   check(alive_ == 0, "a scheduler was destroyed with fibers alive");
+  check(timers_.empty() && main_.expired.empty(), "a timeout guard outlives the hub it was made on");
   // Handles that outlive the hub find its absence here. Their stacks are still the pool's.
   all_.for_each([](control_block& fiber) { fiber.owner = nullptr; });
   current_ = nullptr;

@@ -8,8 +8,11 @@ namespace annulet::detail {
 
 registration& registry::claim(int fd) {
   const auto number = static_cast<std::size_t>(fd);
-  if (number >= by_fd_.size()) {
-    by_fd_.resize(std::max(number + 1, by_fd_.size() * 2));
+  if (number / page_size >= by_fd_.size()) {
+    by_fd_.resize(number / page_size + 1);
+  }
+  if (auto& its_page = by_fd_[number / page_size]; its_page == nullptr) {
+    its_page = std::make_unique<page>();
   }
   if (free_.empty()) {
     if (places_.size() == places_.capacity()) {
@@ -26,12 +29,12 @@ registration& registry::claim(int fd) {
 void registry::take(registration& place, const any_record& record) noexcept {
   free_.pop_back();
   place.begin(record);
-  by_fd_[static_cast<std::size_t>(place.number())] = &place;
+  entry(static_cast<std::size_t>(place.number())) = &place;
   ++size_;
 }
 
 void registry::forget(registration& r) noexcept {
-  by_fd_[static_cast<std::size_t>(r.number())] = nullptr;
+  entry(static_cast<std::size_t>(r.number())) = nullptr;
   r.end();
   free_.push_back(r.place);
   --size_;
@@ -40,7 +43,8 @@ void registry::forget(registration& r) noexcept {
 registration* registry::lookup(const file_reference& file) const noexcept {
   if (file.fd >= 0) {
     const auto number = static_cast<std::size_t>(file.fd);
-    return number < by_fd_.size() ? by_fd_[number] : nullptr;
+    const bool known = number / page_size < by_fd_.size() && by_fd_[number / page_size] != nullptr;
+    return known ? entry(number) : nullptr;
   }
   const auto found = std::ranges::find_if(places_, [&](const auto& r) {
     return r->taken() && file.object.same_as(r->record().address()->object);

@@ -4,6 +4,7 @@
 #include "file_object.hpp"
 #include "registration.hpp"
 
+#include <array>
 #include <cstddef>
 #include <memory>
 #include <vector>
@@ -33,7 +34,14 @@ class registry {
   selector_impl& owner_;
   std::vector<std::unique_ptr<registration>> places_;
   std::vector<std::uint32_t> free_;
-  std::vector<registration*> by_fd_;
+  // By number, in pages that are made when a number of theirs comes up: a selector with one high descriptor
+  // stays small.
+  static constexpr std::size_t page_size = 512;
+  using page = std::array<registration*, page_size>;
+  [[nodiscard]] registration*& entry(std::size_t number) const noexcept {
+    return (*by_fd_[number / page_size])[number % page_size];
+  }
+  std::vector<std::unique_ptr<page>> by_fd_;
   std::size_t size_ = 0;
 };
 

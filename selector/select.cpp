@@ -109,6 +109,9 @@ std::span<const ready_record> selector_impl::look(hub_core& hub) {
 void selector_impl::face_failures() {
   for (registration* const r : candidates_.keys()) {
     int error = std::exchange(r->error, 0);
+    if (r->closed) {
+      continue;  // reported without being watched; its number may be another's
+    }
     if (error == EINVAL && !r->nested()) {
       error = r->nest();
     }

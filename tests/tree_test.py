@@ -349,7 +349,7 @@ PLANTED = (
     (macros, "selector/planted.cpp", "#define PLANTED 1\n", "a macro"),
     (macros, "selector/planted.hpp", "int planted();\n", "no #pragma once"),
     (unlisted_files, "runtime/planted.hpp", PRAGMA, "no meson.build lists it"),
-    (unlisted_files, "tests/planted_test.cpp", "", "no meson.build lists it"),
+    (unlisted_files, "tests/nobodys_test.cpp", "", "no meson.build lists it"),
     (forbidden_words, "bench/planted.cpp", "// TO" + "DO: faster\n", "work left for later"),
     (forbidden_words, "docs/planted.md", "See issue" + " #12.\n", "a reason belongs here"),
     (forbidden_words, "docs/planted.md", "In an earlier sess" + "ion.\n", "does not belong here"),
