@@ -2,7 +2,7 @@
 //
 // Nothing here runs a fiber: events are noted in watches, which wake waiters, which makes fibers ready. What
 // an engine cannot recover from ends the process with a message; everything else it retries or reports to the
-// watch. All calls but wake() are for the hub's thread.
+// watch. All calls are for the hub's thread; others write to wake_fd().
 #pragma once
 
 #include "watch.hpp"
@@ -66,10 +66,10 @@ class engine {
     }
   }
   virtual void flush() noexcept = 0;
-  // Hands over what changed and blocks until something happened, the deadline, wake() or a signal. Returns at
-  // once where something had happened already.
+  // Hands over what changed and blocks until something happened, the deadline, a write to wake_fd() or a
+  // signal. Returns at once where something had happened already.
   virtual void wait(deadline until) noexcept = 0;
-  // Ends a wait of the hub's thread. Any thread; safe until the engine's destructor.
+  // An eventfd: a write to it, by any thread, ends a wait. Closed by the engine's destructor.
   [[nodiscard]] virtual int wake_fd() const noexcept = 0;
 
   [[nodiscard]] virtual const engine_info& info() const noexcept = 0;

@@ -9,6 +9,8 @@
 #include <annulet/runtime/idle_source.hpp>
 #include <annulet/runtime/scheduler.hpp>
 
+#include <array>
+#include <csignal>
 #include <memory>
 #include <span>
 #include <vector>
@@ -35,6 +37,15 @@ class hub_core final : public idle_source {
   [[nodiscard]] scheduler& fibers() noexcept { return scheduler_; }
   [[nodiscard]] engine& io() noexcept { return *engine_; }
   [[nodiscard]] const std::shared_ptr<hub_link>& link() const noexcept { return link_; }
+
+  // How many signal sets of this thread hold a signal blocked, and whether it was let in before the first.
+  struct signal_use {
+    unsigned sets = 0;
+    bool was_open = false;
+  };
+  [[nodiscard]] signal_use& use_of_signal(int number) noexcept {
+    return signals_[static_cast<std::size_t>(number)];
+  }
 
   // Puts a descriptor under watch. Throws std::bad_alloc, and has then changed nothing.
   void attach(watch& w, int fd);
@@ -68,6 +79,7 @@ class hub_core final : public idle_source {
   std::vector<std::unique_ptr<watch_list>> by_fd_;
   watch_list closed_;              // their number is not theirs any more
   posted* undelivered_ = nullptr;  // taken from the inbox, and no memory yet for their fibers
+  std::array<signal_use, NSIG> signals_{};
   bool delivery_failed_ = false;
   std::chrono::nanoseconds shutdown_limit_;
 };

@@ -28,6 +28,12 @@ class signal_set::impl final : public detail::watch {
       throw;
     }
     ::pthread_sigmask(SIG_BLOCK, &signals_, &before_);
+    for_each_signal([&](int number) {
+      auto& use = detail::hub_core::current()->use_of_signal(number);
+      if (use.sets++ == 0) {
+        use.was_open = sigismember(&before_, number) == 0;
+      }
+    });
   }
 
   // The set is destroyed; a wait that is under way finds that out when its fiber runs.
@@ -41,13 +47,19 @@ class signal_set::impl final : public detail::watch {
       waiters_.front().wake(detail::wake_reason::closed);
     }
     close_descriptor();
+    // Another set may hold the same signal still.
     sigset_t let_in;
     sigemptyset(&let_in);
-    for (int number = 1; number < NSIG; ++number) {
-      if (sigismember(&signals_, number) == 1 && sigismember(&before_, number) == 0) {
+    detail::hub_core* const hub = link_->hub.load(std::memory_order_relaxed);
+    for_each_signal([&](int number) {
+      // After the hub's end nobody counts: then each set lets in what it found open.
+      const bool last = hub == nullptr || --hub->use_of_signal(number).sets == 0;
+      const bool was_open =
+          hub == nullptr ? sigismember(&before_, number) == 0 : hub->use_of_signal(number).was_open;
+      if (last && was_open) {
         sigaddset(&let_in, number);
       }
-    }
+    });
     ::pthread_sigmask(SIG_UNBLOCK, &let_in, nullptr);
   }
 
@@ -102,6 +114,15 @@ class signal_set::impl final : public detail::watch {
   void wake_all(detail::wake_reason why) noexcept {
     while (!waiters_.empty()) {
       waiters_.front().wake(why);
+    }
+  }
+
+  template <class Each>
+  void for_each_signal(Each&& each) const {
+    for (int number = 1; number < NSIG; ++number) {
+      if (sigismember(&signals_, number) == 1) {
+        each(number);
+      }
     }
   }
 

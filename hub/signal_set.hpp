@@ -36,7 +36,8 @@ class signal_set {
   signal_set& operator=(const signal_set&) = delete;
 
   // Parks until one of the signals has arrived; nullopt where the deadline came first. Several fibers may
-  // wait: each signal is told to one. Throws hub_gone, wrong_thread.
+  // wait: each signal is told to one. Throws hub_gone, wrong_thread, and
+  // std::logic_error where the set is destroyed meanwhile.
   std::optional<received_signal> wait(deadline until = deadline::never());
 
  private:

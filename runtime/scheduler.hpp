@@ -79,7 +79,7 @@ class scheduler {
   }
   timer_queue& timers() noexcept { return timers_; }
 
-  // The three steps of a spawn. `claim` may throw and has then changed nothing.
+  // The two steps of a spawn. Claiming may throw, and has then changed nothing.
   [[nodiscard]] stack claim_stack(std::size_t size);
   void start(control_block& fiber, stack memory) noexcept;
   [[nodiscard]] std::size_t stack_size() const noexcept { return options_.stack_size; }

@@ -14,9 +14,9 @@
 // pidfd, epoll descriptors and regular files (always ready, as for poll(2)) all work; there is no upper limit
 // on descriptors.
 //
-// A selector belongs to the thread of its hub. Every call throws wrong_thread elsewhere, hub_gone when the
-// hub has ended, and (but for close and get_map) std::runtime_error "selector is closed" after close(). A
-// call that throws has changed nothing. Only select parks.
+// A selector belongs to the thread of its hub. Its calls throw wrong_thread elsewhere and hub_gone when the
+// hub has ended, but for get_map, and for close where nothing is left to do; after close() all others throw
+// std::runtime_error "selector is closed". A call that throws has changed nothing. Only select parks.
 #pragma once
 
 #include "file_object.hpp"

@@ -127,14 +127,14 @@ TEST_CASE("without a planted bug the oracle finds nothing") { CHECK(caught(100'0
 
 TEST_CASE("the oracle sees that one event in ten thousand is dropped") {
   const planting drops(plant::lost_event, 10'000);
-  const std::string mismatch = caught(3'000'000);
+  const std::string mismatch = caught(12'000'000);
   CHECK(mismatch != "");
   CHECK_MESSAGE(drops.asked() >= 10'000, mismatch);
 }
 
 TEST_CASE("the oracle sees that one key in ten thousand is reported without being ready") {
   const planting keeps(plant::stale_candidate, 10'000);
-  const std::string mismatch = caught(3'000'000);
+  const std::string mismatch = caught(12'000'000);
   CHECK(mismatch != "");
   CHECK_MESSAGE(keeps.asked() >= 10'000, mismatch);
 }
@@ -290,17 +290,18 @@ TEST_CASE("a refused poll request keeps none of those behind it from being armed
     annulet::hub_options options;
     options.mode = mode;
     annulet::hub hub(options);
-    const pair_of_sockets refused;
-    const pair_of_sockets behind;
+    const std::array<pair_of_sockets, 4> sockets;
     annulet::selector sel;
-    sel.register_(refused.near(), io_event::read);
-    sel.register_(behind.near(), io_event::read);
+    for (const auto& pair : sockets) {
+      sel.register_(pair.near(), io_event::read);
+    }
     {
-      const planting refuses(plant::refused_poll, 1000, 1);
+      const planting refuses(plant::refused_poll, 2, 1);  // the first and the third
       CHECK(sel.select(0ms).empty());
     }
-    behind.say('a');
-    CHECK(only(sel.select(0ms), behind.near(), io_event::read));
+    sockets[1].say('a');
+    sockets[3].say('b');
+    CHECK(sel.select(0ms).size() == 2);
   }
 }
 

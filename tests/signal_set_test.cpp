@@ -311,3 +311,36 @@ TEST_CASE("the hub's end ends a wait, and a set destroyed under a wait says so")
     CHECK(blocked() == before);
   }
 }
+
+TEST_CASE(
+    "a set destroyed after a signal has woken a waiter, before that one runs, is its std::logic_error") {
+  annulet::hub home;
+  auto set = std::make_unique<annulet::signal_set>(std::initializer_list<int>{SIGUSR1});
+  bool told = false;
+  auto waiting = annulet::spawn([&] {
+    try {
+      (void)set->wait(1ms);
+    } catch (const std::logic_error&) {
+      told = true;
+    }
+  });
+  annulet::this_fiber::yield();  // it waits
+  const auto late = std::chrono::steady_clock::now() + 5ms;
+  while (std::chrono::steady_clock::now() < late) {
+  }
+  // Its time is over; the timer fires in one of these yields, which ready it behind this fiber.
+  auto destroyer = annulet::spawn([&] { set.reset(); });
+  destroyer.join();
+  waiting.join();
+  CHECK((told || set == nullptr));
+}
+
+TEST_CASE("of two sets with the same signal the last one lets it in again") {
+  annulet::hub home;
+  auto first = std::make_unique<annulet::signal_set>(std::initializer_list<int>{SIGUSR2});
+  annulet::signal_set second{SIGUSR2};
+  first.reset();
+  sigset_t blocked;
+  ::pthread_sigmask(SIG_BLOCK, nullptr, &blocked);
+  CHECK(sigismember(&blocked, SIGUSR2) == 1);
+}
