@@ -371,3 +371,30 @@ TEST_CASE(
   CHECK(world.fibers.fibers() == 0);
   CHECK(stacks_in_use(world) == before);
 }
+
+TEST_CASE("a kill does not end the destructor of a callable that has returned") {
+  const child_end end = in_child([] {
+    driven world;
+    bool waited = false;
+    struct waits {
+      explicit waits(bool& w) : waited(&w) {}
+      waits(waits&& other) noexcept : waited(std::exchange(other.waited, nullptr)) {}
+      waits& operator=(waits&&) = delete;
+      ~waits() {
+        if (waited != nullptr) {
+          this_fiber::sleep_for(1ms);
+          *waited = true;
+        }
+      }
+      bool* waited;
+    };
+    auto f = spawn([w = waits(waited)] {});
+    this_fiber::yield();  // it has returned, and its callable's destructor sleeps
+    f.kill();
+    f.join();
+    return waited;
+  });
+  CAPTURE(end.said);
+  CHECK(end.signal == 0);
+  CHECK(end.exit == 0);
+}

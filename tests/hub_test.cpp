@@ -303,3 +303,11 @@ TEST_CASE("an idle hub with a sleeping fiber uses no CPU") {
   CHECK(used < 10'000'000);
   CHECK(watch.results.size() == 1);
 }
+
+TEST_CASE("a sleep until the first nanoseconds of the clock is over at once") {
+  annulet::hub home;
+  const auto begun = std::chrono::steady_clock::now();
+  annulet::this_fiber::sleep_until(std::chrono::steady_clock::time_point::min() +
+                                   std::chrono::nanoseconds(1));
+  CHECK(std::chrono::steady_clock::now() - begun < std::chrono::seconds(5));
+}
