@@ -11,15 +11,19 @@
 
 namespace oracle {
 
-namespace {
-
-// Whether all that was sent has arrived: else the end of a TCP stream waits behind it.
-bool all_arrived(const descriptor& d) {
-  int waiting = 0;
-  return d.of->what != kind::tcp || (::ioctl(d.fd, SIOCOUTQ, &waiting) == 0 && waiting == 0);
+// Whether the end of a stream can arrive: a TCP stream's waits behind what is still on its way, and outside
+// the window of a peer that does not read.
+bool machine::all_arrived(const descriptor& d) {
+  if (d.of->what != kind::tcp) {
+    return true;
+  }
+  const auto peer = d.of->peer.lock();
+  const descriptor* const other = peer == nullptr ? nullptr : find(peer);
+  int on_its_way = 0;
+  int unread = 0;
+  return other != nullptr && ::ioctl(d.fd, SIOCOUTQ, &on_its_way) == 0 && on_its_way == 0 &&
+         ::ioctl(other->fd, FIONREAD, &unread) == 0 && unread == 0;
 }
-
-}  // namespace
 
 // Whether a key whose own file went behind the hub's back may watch whatever has its number now.
 bool machine::is_haunted(int fd) {

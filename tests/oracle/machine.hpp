@@ -106,6 +106,7 @@ class machine {
   [[nodiscard]] bool may_be_rude(int fd);
   void note_closed(int fd);
   void note_behind(int fd, const std::shared_ptr<file>& old);
+  [[nodiscard]] bool all_arrived(const descriptor& d);
   [[nodiscard]] bool is_haunted(int fd);
   void released(std::shared_ptr<file> of, bool certain);
   void release_pinned(std::shared_ptr<file> of);
