@@ -224,7 +224,12 @@ void uring_engine::look() noexcept {
 
 void uring_engine::flush() noexcept {
   prepare_changes();
-  enter([&] { return ring_.submit(); });
+  // Without SUBMIT_ALL a request that fails at once ends the submission: the next goes on behind it.
+  unsigned before = 0;
+  do {
+    before = ring_.queued();
+    enter([&] { return ring_.submit(); });
+  } while (ring_.queued() != 0 && ring_.queued() < before);
 }
 
 void uring_engine::wait(deadline until) noexcept {
