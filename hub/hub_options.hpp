@@ -18,8 +18,8 @@ enum class ring_mode {
 
 struct hub_options {
   unsigned sq_entries = 256;  // 1 to 32,768; the kernel rounds up to a power of two
-  unsigned cq_entries =
-      4096;  // at least 2x sq_entries, at most 65,536; beyond what fits the kernel keeps a list
+  // At least 2x sq_entries, at most 65,536; beyond what fits the kernel keeps a list.
+  unsigned cq_entries = 4096;
   ring_mode mode = ring_mode::defer_taskrun;
   std::size_t stack_size = default_stack_size;  // of fibers that ask for none, in bytes
   stack_guard guard = stack_guard::best;
