@@ -57,9 +57,10 @@ class engine {
   // When this returns, the kernel holds the file of none of them, and all are idle. Does not park.
   virtual void let_go(std::span<watch* const> watches) noexcept = 0;
 
-  // Takes in what has happened, entering the kernel only where the ring says that something waits there.
+  // Hands over what changed and takes in what has happened, the levels of what was armed among it. Enters the
+  // kernel only where there is something to hand over, or the ring says that something waits there.
   virtual void look() noexcept = 0;
-  // Hands over what changed, if anything did, without waiting.
+  // Hands over what changed, if anything did, and takes in nothing.
   void flush_changes() noexcept {
     if (!changed_.empty() || unsubmitted_) {
       flush();

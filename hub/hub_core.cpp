@@ -170,7 +170,6 @@ void hub_core::wait(deadline until) noexcept {
   } else {
     // No wait, but the descriptors have their turn.
     engine_->look();
-    engine_->flush_changes();
   }
   link_->be_awake();
   run_posts();
@@ -178,7 +177,6 @@ void hub_core::wait(deadline until) noexcept {
 
 void hub_core::look() noexcept {
   engine_->look();
-  engine_->flush_changes();
   run_posts();
 }
 

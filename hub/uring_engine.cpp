@@ -195,14 +195,18 @@ void uring_engine::enter(Call&& call) noexcept {
 
 void uring_engine::look() noexcept {
   reap();
-  if (!ring_.needs_enter()) {
+  if (!ring_.needs_enter() && changed_.empty() && !unsubmitted_) {
     return;
   }
   prepare_changes();
   // The kernel runs some 20 pieces of work an enter, or as many as are asked for. Two rounds in a row with
   // many make many likely; asking for more than there are costs a sleep (ring.hpp), asking for less another
-  // enter.
+  // enter. And any number costs the kernel a timeout to read.
+  constexpr unsigned unasked = 20;
   unsigned likely = waited_ ? 0 : std::min(last_look_, look_before_last_);
+  if (likely <= unasked) {
+    likely = 0;
+  }
   // A watch has two pieces of work pending at most, an event and the end of its removal, and they come in
   // order: when so many have run, none is left of those that were pending at first. What fires on is for the
   // next look. Work may make no completion, and the flag may stand with no work at all: a waker sets it after
@@ -216,7 +220,8 @@ void uring_engine::look() noexcept {
     found += now;
     empty_rounds += now == 0 ? 1 : 0;
     likely = 0;
-  } while (ring_.needs_enter() && found <= 2 * slots_.size() && empty_rounds <= slots_.size() / 16 + 1);
+  } while ((ring_.needs_enter() || unsubmitted_) && found <= 2 * slots_.size() &&
+           empty_rounds <= slots_.size() / 16 + 1);
   if (!std::exchange(waited_, false)) {
     look_before_last_ = std::exchange(last_look_, found);
   }

@@ -34,13 +34,9 @@ void selector_impl::note_event(registration& r) noexcept {
   }
 }
 
-hub_core& selector_impl::unparked(const char* call) const {
-  hub_core& hub = open(call);
-  if (parked_ != nullptr) {
-    throw std::logic_error(std::string("annulet: ") + call +
-                           ": another fiber is parked in this selector's select");
-  }
-  return hub;
+void selector_impl::throw_parked(const char* call) {
+  throw std::logic_error(std::string("annulet: ") + call +
+                         ": another fiber is parked in this selector's select");
 }
 
 std::span<const ready_record> selector_impl::select(deadline until) {
@@ -77,9 +73,6 @@ wake_reason selector_impl::park(hub_core& hub, deadline until) {
 
 // Asks about the candidates. The ready ones stay, the others are armed and leave.
 std::span<const ready_record> selector_impl::look(hub_core& hub) {
-  // After a park that another fiber ended, or that an exception left, what was to be armed for it is not
-  // armed yet.
-  hub.io().flush_changes();
   hub.io().look();
   ready_.clear();
   if (candidates_.empty()) {

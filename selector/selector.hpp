@@ -28,7 +28,6 @@
 
 #include <any>
 #include <cstddef>
-#include <memory>
 #include <ranges>
 #include <utility>
 #include <vector>
@@ -37,7 +36,7 @@ namespace annulet {
 
 // What a key's pointer shows: key->fd, key->events, key->data, key->get<Socket>().
 // A handle to an immutable record: it stays valid after unregister and close, and may outlive selector and
-// hub. Copying allocates nothing; counting is atomic, so keys may be dropped on any thread.
+// hub. Copying allocates nothing. All copies are for one thread, the hub's; the count of them is plain.
 template <class Data>
 class selector_key {
  public:
@@ -109,7 +108,7 @@ class selector_mapping {
     key_type key_;
   };
 
-  explicit selector_mapping(std::shared_ptr<const detail::selector_core> core) noexcept
+  explicit selector_mapping(detail::counted_pointer<const detail::selector_core> core) noexcept
       : core_(std::move(core)) {}
 
   [[nodiscard]] std::size_t size() const { return core_->size(); }
@@ -132,7 +131,7 @@ class selector_mapping {
   [[nodiscard]] std::default_sentinel_t end() const noexcept { return {}; }
 
  private:
-  std::shared_ptr<const detail::selector_core> core_;
+  detail::counted_pointer<const detail::selector_core> core_;
 };
 
 template <class Data = std::any>
@@ -209,7 +208,7 @@ class basic_selector {
 
   // The same into a vector that is cleared and reused; returns how many there are.
   std::size_t select(std::vector<ready_type>& out, deadline until = deadline::never()) {
-    const std::shared_ptr<detail::selector_core> core = core_;  // this selector may be destroyed meanwhile
+    const auto core = core_;  // this selector may be destroyed meanwhile
     out.resize(0);
     const auto ready = core->select(until);
     out.reserve(ready.size());
@@ -225,16 +224,18 @@ class basic_selector {
     return key_type(core_->get_key(detail::refer_to(std::forward<F>(file))));
   }
 
-  [[nodiscard]] mapping get_map() const { return mapping(core_); }
+  [[nodiscard]] mapping get_map() const {
+    return mapping(detail::counted_pointer<const detail::selector_core>(core_));
+  }
 
   // Unregisters everything, and wakes a parked select with the closed error. Twice is fine.
   void close() {
-    const std::shared_ptr<detail::selector_core> core = core_;  // a key's data may own this selector
+    const auto core = core_;  // a key's data may own this selector
     core->close();
   }
 
  private:
-  std::shared_ptr<detail::selector_core> core_;
+  detail::counted_pointer<detail::selector_core> core_;
 };
 
 using selector = basic_selector<>;

@@ -28,12 +28,12 @@ void require_events(io_event events, const char* call) {
 
 }  // namespace
 
-std::shared_ptr<selector_core> selector_core::make(const hub* wanted) {
+counted_pointer<selector_core> selector_core::make(const hub* wanted) {
   hub_core* const here = hub_core::current();
   if (wanted != nullptr && &core_of(*wanted) != here) {
     throw wrong_thread("annulet: selector: the hub belongs to another thread");
   }
-  return std::make_shared<selector_impl>(hub_core::here("selector"));
+  return counted_pointer<selector_core>(new selector_impl(hub_core::here("selector")));
 }
 
 void selector_core::throw_not_registered(const file_reference& file) {
@@ -44,12 +44,8 @@ void selector_core::throw_not_registered(const file_reference& file) {
   throw key_error("annulet: selector: " + number_text(file.fd) + " is not registered");
 }
 
-hub_core& selector_impl::open(const char* call) const {
-  hub_core& hub = hub_core::of(*link_, call);
-  if (closed_) {
-    throw std::runtime_error(std::string("annulet: ") + call + ": selector is closed");
-  }
-  return hub;
+void selector_impl::throw_closed(const char* call) {
+  throw std::runtime_error(std::string("annulet: ") + call + ": selector is closed");
 }
 
 // --- registering
@@ -84,7 +80,7 @@ void selector_impl::add(const any_record& record) {
   registration& r = keys_.claim(fd);
   hub.attach(r, fd);
   keys_.take(r, record);
-  note(r);
+  hub.io().set_interest(r, r.interest());  // which tells if it is ready already
 }
 
 file_reference selector_impl::require_modifiable(const file_reference& file, io_event events) {

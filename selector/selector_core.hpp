@@ -1,9 +1,8 @@
 // The selector without its data type. How it works:
 //
 //   Each key owns a watch: one poll request that stays armed between calls. A *candidate* is a key about
-//   which the kernel has to be asked: it is new or modified, or was reported last time, or its watch had an
-//   event since. Every key that is not a candidate is armed (or becomes so with the wait's enter), and so
-//   will tell.
+//   which the kernel has to be asked: it was modified, or was reported last time, or its watch had an event
+//   since. Every key that is not a candidate is armed (a new one by the next look or wait), and so will tell.
 //
 //   select() takes in what the ring has and asks poll(2), with timeout 0, about the candidates only. Those
 //   that are ready are returned and stay candidates; the others are armed and cease to be. With none ready
@@ -14,6 +13,7 @@
 // happened.
 #pragma once
 
+#include "counted.hpp"
 #include "file_object.hpp"
 #include "io_event.hpp"
 #include "key.hpp"
@@ -21,7 +21,6 @@
 #include <annulet/runtime/deadline.hpp>
 
 #include <cstddef>
-#include <memory>
 #include <span>
 #include <stdexcept>
 
@@ -46,12 +45,9 @@ struct ready_record {
 
 // Shared by the selector and the mappings taken from it. For its hub's thread. Calls throw hub_gone and
 // wrong_thread as the public ones say; everything that fails changes nothing.
-class selector_core {
+class selector_core : public counted {
  public:
-  [[nodiscard]] static std::shared_ptr<selector_core> make(const hub* wanted);
-  virtual ~selector_core() = default;
-  selector_core(const selector_core&) = delete;
-  selector_core& operator=(const selector_core&) = delete;
+  [[nodiscard]] static counted_pointer<selector_core> make(const hub* wanted);
 
   // For register_: the checks, in Python's order, then the key.
   virtual void require_registrable(const file_reference& file, io_event events) = 0;
@@ -75,9 +71,6 @@ class selector_core {
   [[nodiscard]] virtual any_record at_place(std::size_t place) const = 0;
 
   [[noreturn]] static void throw_not_registered(const file_reference& file);
-
- protected:
-  selector_core() = default;
 };
 
 }  // namespace detail

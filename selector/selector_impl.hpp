@@ -38,9 +38,23 @@ class selector_impl final : public selector_core {
 
  private:
   // This selector's hub, if the call may be made: throws hub_gone, wrong_thread, or the closed error.
-  hub_core& open(const char* call) const;
+  hub_core& open(const char* call) const {
+    hub_core& hub = hub_core::of(*link_, call);
+    if (closed_) [[unlikely]] {
+      throw_closed(call);
+    }
+    return hub;
+  }
   // The same for select, which one fiber at a time may be parked in.
-  hub_core& unparked(const char* call) const;
+  hub_core& unparked(const char* call) const {
+    hub_core& hub = open(call);
+    if (parked_ != nullptr) [[unlikely]] {
+      throw_parked(call);
+    }
+    return hub;
+  }
+  [[noreturn, gnu::cold]] static void throw_closed(const char* call);
+  [[noreturn, gnu::cold]] static void throw_parked(const char* call);
   void forget(registration& r) noexcept;
   std::span<const ready_record> look(hub_core& hub);
   void face_failures();

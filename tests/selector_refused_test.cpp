@@ -39,12 +39,18 @@ bool has_struck(plant which) {
   return annulet::detail::plant_asked.at(i) >= annulet::detail::plant_every.at(i);
 }
 
-// A pair whose first end is registered, and whose poll request was refused as too complicated.
-socket_pair refused_pair(selector& sel, io_event events = io_event::read) {
+// A pair whose first end is registered. The next select's poll request for it is refused as too complicated.
+socket_pair to_be_refused(selector& sel) {
   socket_pair pair = make_socket_pair();
-  sel.register_(pair.first.get(), events);
+  sel.register_(pair.first.get(), io_event::read);
   strike_next(plant::refused_poll);
-  CHECK(look(sel).empty());  // armed on the way out
+  return pair;
+}
+
+// The same, and it has been refused.
+socket_pair refused_pair(selector& sel) {
+  socket_pair pair = to_be_refused(sel);
+  CHECK(look(sel).empty());
   REQUIRE(has_struck(plant::refused_poll));
   return pair;
 }
@@ -160,7 +166,7 @@ TEST_CASE(
   sel.register_(quiet.first.get(), io_event::read);
   CHECK(look(sel).empty());
   strike_next(plant::failed_poll);
-  const socket_pair pair = refused_pair(sel);
+  const socket_pair pair = to_be_refused(sel);
   const int fd = pair.first.get();
   SUBCASE("looking once") {
     CHECK(refuses([&] { return sel.select(0s); }, fd, ENOMEM));
@@ -188,7 +194,7 @@ TEST_CASE("where no descriptor is to be had for the other way, select says so un
   CHECK(run_apart([] {
           hub home;
           selector sel;
-          const socket_pair pair = refused_pair(sel);
+          const socket_pair pair = to_be_refused(sel);
           rlimit files{};
           require_ok(::getrlimit(RLIMIT_NOFILE, &files), "getrlimit");
           rlimit none = files;
