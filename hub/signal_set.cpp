@@ -79,12 +79,8 @@ class signal_set::impl final : public detail::watch {
       hub.io().set_interest(*this, POLLIN);
       detail::waiter arrival(hub.fibers().running());
       waiters_.push_back(arrival);
-      switch (hub.fibers().park(arrival, until, detail::wakers::outside)) {
-        case detail::wake_reason::timed_out:
-          until = deadline::past();  // one more look
-          break;
-        default:
-          break;
+      if (hub.fibers().park(arrival, until, detail::wakers::outside) == detail::wake_reason::timed_out) {
+        until = deadline::past();  // one more look
       }
     }
   }

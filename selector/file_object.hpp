@@ -12,8 +12,7 @@ namespace annulet {
 namespace detail {
 
 template <class T>
-concept descriptor_number = std::same_as < std::remove_cvref_t<T>,
-int > ;
+inline constexpr bool is_number = std::is_same_v<std::remove_cvref_t<T>, int>;
 
 template <class T>
 concept has_fileno = requires(T& object) {
@@ -25,7 +24,7 @@ concept has_fileno = requires(T& object) {
 // An int, or an lvalue whose fileno() is one. The selector knows an object by its address and type, so it
 // must stay where it is while registered, and a temporary does not compile.
 template <class T>
-concept file_object = detail::descriptor_number<T> ||(std::is_lvalue_reference_v<T>&& detail::has_fileno<T>);
+concept file_object = detail::is_number<T> ||(std::is_lvalue_reference_v<T>&& detail::has_fileno<T>);
 
 namespace detail {
 
@@ -47,7 +46,7 @@ struct file_reference {
 
 template <file_object F>
 [[nodiscard]] file_reference refer_to(F&& file) {
-  if constexpr (descriptor_number<F>) {
+  if constexpr (is_number<F>) {
     return {file, {}};
   } else {
     using object = std::remove_reference_t<F>;
