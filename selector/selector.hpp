@@ -189,6 +189,9 @@ class basic_selector {
   requires file_object<std::ranges::range_reference_t<Range>>
   void unregister_all(Range&& files) {
     std::vector<detail::file_reference> references;
+    if constexpr (std::ranges::sized_range<Range>) {
+      references.reserve(static_cast<std::size_t>(std::ranges::size(files)));
+    }
     for (auto&& file : files) {
       references.push_back(detail::refer_to(std::forward<decltype(file)>(file)));
     }

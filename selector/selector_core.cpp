@@ -121,14 +121,14 @@ any_record selector_impl::remove(const file_reference& file) {
 
 void selector_impl::remove_all(std::span<const file_reference> files) {
   hub_core& hub = open("selector::unregister_all");
-  std::vector<watch*> watches;
-  std::vector<registration*> named;
-  std::vector<any_record>
-      records;  // held to the end: data's destructors are the user's, and may call anything
-  watches.reserve(files.size());
+  std::vector<watch*> named;
+  std::vector<any_record> records;  // held to the end: their data's destructors are the user's
   named.reserve(files.size());
   records.reserve(files.size());
-  const auto unname = [&] { std::ranges::for_each(named, [](registration* r) { r->named = false; }); };
+  const auto each_named = [&](auto&& fn) {
+    std::ranges::for_each(named, [&](watch* w) { fn(static_cast<registration&>(*w)); });
+  };
+  const auto unname = [](registration& r) { r.named = false; };
   try {
     for (const file_reference& file : files) {
       registration& r = keys_.require(file);
@@ -136,17 +136,16 @@ void selector_impl::remove_all(std::span<const file_reference> files) {
         throw key_error("annulet: selector::unregister_all: " + number_text(r.number()) + " is named twice");
       }
       r.named = true;
-      watches.push_back(&r);
       named.push_back(&r);
       records.push_back(r.record());
     }
   } catch (...) {
-    unname();
+    each_named(unname);
     throw;
   }
-  unname();
-  hub.detach(watches);
-  std::ranges::for_each(named, [this](registration* r) { forget(*r); });
+  each_named(unname);
+  hub.detach(named);
+  each_named([this](registration& r) { forget(r); });
 }
 
 void selector_impl::close() {
