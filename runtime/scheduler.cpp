@@ -239,22 +239,29 @@ void scheduler::abandon(control_block& fiber) noexcept {
   outside_waits_ += outside;
   self.parked_on = &w;
   self.state = fiber_state::parked;
+  breaths_ = 0;  // others run now
   dispatch();
   outside_waits_ -= outside;
   return w.why_;
 }
 
-wake_reason scheduler::park(waiter& w, deadline until, wakers who) {
+void scheduler::throw_if_interrupted() {
   control_block& self = *running_;
   if (self.interrupt_pending && interruptible(self)) [[unlikely]] {
     throw_interruption(self);
   }
+}
+
+wake_reason scheduler::park(waiter& w, deadline until, wakers who) {
+  throw_if_interrupted();
   const wake_reason why = block(w, until, who);
   if (why == wake_reason::interrupted) [[unlikely]] {
-    throw_interruption(self);
+    throw_interruption();
   }
   return why;
 }
+
+wake_reason scheduler::park_and_tell(waiter& w, deadline until, wakers who) { return block(w, until, who); }
 
 wake_reason scheduler::park_uninterrupted(waiter& w, deadline until, wakers who) {
   w.interruptible_ = false;

@@ -73,6 +73,13 @@ class scheduler {
   // The same, but nothing interrupts it: for what must be waited for.
   wake_reason park_uninterrupted(waiter& w, deadline until, wakers who);
 
+  // The same as park, but says `interrupted` where that would throw, for who has to take something back
+  // first. He then calls throw_interruption(), or does not: what interrupted him stays pending.
+  wake_reason park_and_tell(waiter& w, deadline until, wakers who);
+  [[noreturn]] void throw_interruption() { throw_interruption(*running_); }
+  // What park does before it parks.
+  void throw_if_interrupted();
+
   void make_ready(control_block& fiber) noexcept {
     fiber.state = fiber_state::ready;
     ready_.push(fiber);
@@ -129,7 +136,7 @@ class scheduler {
   exception_state* exceptions_;  // this thread's, whose address never changes
   int* errno_;                   // likewise
   unsigned switches_ = 0;        // since the last look
-  std::size_t breaths_ = 0;      // work done since the last yield of this kind
+  std::size_t breaths_ = 0;      // work done since the last park, or yield of this kind
   scheduler_options options_;
   idle_source& outside_;
   timer_queue timers_;
