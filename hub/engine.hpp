@@ -5,6 +5,7 @@
 // watch. All calls are for the hub's thread; others write to wake_fd().
 #pragma once
 
+#include "request.hpp"
 #include "watch.hpp"
 
 #include <annulet/runtime/deadline.hpp>
@@ -56,6 +57,11 @@ class engine {
   }
   // When this returns, the kernel holds the file of none of them, and all are idle. Does not park.
   virtual void let_go(std::span<watch* const> watches) noexcept = 0;
+
+  // From the next wait, look or flush on the kernel carries it out. It completes once.
+  virtual void start(request& r, const operation& what) noexcept = 0;
+  // Asks for its end. It completes all the same: cancelled, or with what it has done.
+  virtual void cancel(request& r) noexcept = 0;
 
   // Hands over what changed and takes in what has happened, the levels of what was armed among it. Enters the
   // kernel only where there is something to hand over, or the ring says that something waits there.

@@ -72,25 +72,21 @@ void hub_core::throw_not_ours(const hub_core* hub, const char* call) {
 
 // --- what is under watch
 
-void hub_core::index(watch& w, int fd) {
+fd_state& hub_core::state_of(int fd) {
   const auto at = static_cast<std::size_t>(fd);
   if (at >= by_fd_.size()) {
     by_fd_.resize(std::max(at + 1, by_fd_.size() * 2));
   }
   if (by_fd_[at] == nullptr) {
-    by_fd_[at] = std::make_unique<watch_list>();
+    by_fd_[at] = std::make_unique<fd_state>(*this, fd);
   }
-  by_fd_[at]->push_back(w);
+  return *by_fd_[at];
 }
 
 void hub_core::attach(watch& w, int fd) {
+  fd_state& file = state_of(fd);
   engine_->attach(w, fd);
-  try {
-    index(w, fd);
-  } catch (...) {
-    engine_->detach(w);
-    throw;
-  }
+  file.watchers.push_back(w);
 }
 
 void hub_core::detach(std::span<watch* const> watches) noexcept {
@@ -99,11 +95,6 @@ void hub_core::detach(std::span<watch* const> watches) noexcept {
     static_cast<list_hook<fd_tag>&>(*w).unlink();
     engine_->detach(*w);
   }
-}
-
-bool hub_core::is_watched(int fd) const noexcept {
-  const auto at = static_cast<std::size_t>(fd);
-  return fd >= 0 && at < by_fd_.size() && by_fd_[at] != nullptr && !by_fd_[at]->empty();
 }
 
 // In batches, for this must not allocate: the descriptor may be replaced already, and a destructor comes here
@@ -120,18 +111,22 @@ void hub_core::drain(watch_list& watches, Each&& each) noexcept {
   }
 }
 
-void hub_core::close_watches(int fd) noexcept {
-  if (!is_watched(fd)) {
-    return;
-  }
+void hub_core::prepare_close(fd_state& file) noexcept {
+  file.begin_closing();
   // From here on the number may get a new owner, of whom these must not hear.
-  drain(*by_fd_[static_cast<std::size_t>(fd)], [this](std::span<watch* const> told) {
+  drain(file.watchers, [this](std::span<watch* const> told) {
     for (watch* const w : told) {
       closed_.push_back(*w);
       w->on_close();
     }
     engine_->let_go(told);
   });
+}
+
+void hub_core::prepare_close_and_wait(fd_state& file) {
+  prepare_close(file);
+  file.await_requests();
+  file.end_closing();
 }
 
 void hub_core::end_watches() noexcept {
@@ -142,9 +137,9 @@ void hub_core::end_watches() noexcept {
     }
   };
   drain(closed_, end);
-  for (const auto& watches : by_fd_) {
-    if (watches != nullptr) {
-      drain(*watches, end);
+  for (const auto& file : by_fd_) {
+    if (file != nullptr) {
+      drain(file->watchers, end);
     }
   }
 }

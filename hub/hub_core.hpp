@@ -2,6 +2,7 @@
 #pragma once
 
 #include "engine.hpp"
+#include "fd_state.hpp"
 #include "hub_link.hpp"
 #include "hub_options.hpp"
 #include "watch.hpp"
@@ -51,9 +52,18 @@ class hub_core final : public idle_source {
   void attach(watch& w, int fd);
   // Lets them go and takes them off. When it returns the kernel holds none of their files.
   void detach(std::span<watch* const> watches) noexcept;
-  // For what is about to be closed: tells every watch on this number, and lets them go.
-  void close_watches(int fd) noexcept;
-  [[nodiscard]] bool is_watched(int fd) const noexcept;
+  // What is known of a number; made if need be. Throws std::bad_alloc.
+  [[nodiscard]] fd_state& state_of(int fd);
+  // Null where nothing is.
+  [[nodiscard]] fd_state* find_state(int fd) const noexcept {
+    const auto at = static_cast<std::size_t>(fd);
+    return at < by_fd_.size() ? by_fd_[at].get() : nullptr;  // a negative one is far beyond
+  }
+  // For a file that is about to be closed: tells everybody who waits for it or watches it, and lets the
+  // watches go. Requests may still be in flight then.
+  void prepare_close(fd_state& file) noexcept;
+  // The same, and parks until no request is in flight any more. Nothing interrupts it.
+  void prepare_close_and_wait(fd_state& file);
 
   void wait(deadline until) noexcept override;
   void look() noexcept override;
@@ -61,10 +71,9 @@ class hub_core final : public idle_source {
   [[nodiscard]] bool has_outside_handles() const noexcept override;
 
  private:
-  using watch_list = intrusive_list<watch, fd_tag>;
+  using watch_list = fd_state::watch_list;
 
   [[noreturn, gnu::cold]] static void throw_not_ours(const hub_core* hub, const char* call);
-  void index(watch& w, int fd);
   void run_posts() noexcept;
   void end_watches() noexcept;
   // Takes all off the list and hands them to each(span of watches) a batch at a time.
@@ -76,7 +85,7 @@ class hub_core final : public idle_source {
   std::shared_ptr<hub_link> link_ = std::make_shared<hub_link>();
   scheduler scheduler_;
   std::unique_ptr<engine> engine_;
-  std::vector<std::unique_ptr<watch_list>> by_fd_;
+  std::vector<std::unique_ptr<fd_state>> by_fd_;
   watch_list closed_;              // their number is not theirs any more
   posted* undelivered_ = nullptr;  // taken from the inbox, and no memory yet for their fibers
   std::array<signal_use, NSIG> signals_{};

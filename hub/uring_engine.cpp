@@ -119,7 +119,11 @@ void uring_engine::queue_poll(watch& w) noexcept {
   s.generation = (s.generation + 1) & generation_mask;
   w.generation_ = s.generation;
   io_uring_sqe& entry = sqe();
-  io_uring_prep_poll_multishot(&entry, w.fd_, w.wanted_);
+  if (w.once_) {
+    io_uring_prep_poll_add(&entry, w.fd_, w.wanted_);
+  } else {
+    io_uring_prep_poll_multishot(&entry, w.fd_, w.wanted_);
+  }
   if (planted(plant::refused_poll)) {
     entry.len |= IORING_POLL_ADD_LEVEL;  // no kernel takes this
   }
@@ -160,6 +164,40 @@ void uring_engine::queue_cancel(watch& w) noexcept {
     entry.flags |= IOSQE_CQE_SKIP_SUCCESS;
   }
   w.state_ = watch::state::cancelling;
+}
+
+void uring_engine::start(request& r, const operation& what) noexcept {
+  io_uring_sqe& entry = sqe();
+  constexpr auto own_position = static_cast<std::uint64_t>(-1);
+  switch (what.what) {
+    case operation::call::readv:
+      io_uring_prep_readv(&entry, what.fd, what.vectors, what.vector_count, own_position);
+      break;
+    case operation::call::writev:
+      io_uring_prep_writev(&entry, what.fd, what.vectors, what.vector_count, own_position);
+      break;
+    case operation::call::accept:
+      io_uring_prep_accept(&entry, what.fd, what.address, what.address_size, what.flags);
+      break;
+    case operation::call::connect:
+      io_uring_prep_connect(&entry, what.fd, what.address, *what.address_size);
+      break;
+  }
+  if (what.by_worker) {
+    entry.flags |= IOSQE_ASYNC;
+  }
+  io_uring_sqe_set_data64(&entry, tag_of(r));
+  unsubmitted_ = true;
+}
+
+void uring_engine::cancel(request& r) noexcept {
+  io_uring_sqe& entry = sqe();
+  io_uring_prep_cancel64(&entry, tag_of(r), 0);
+  io_uring_sqe_set_data64(&entry, tag{kind::nobody, 0, 0}.packed());
+  if (ring_.can_skip_success()) {
+    entry.flags |= IOSQE_CQE_SKIP_SUCCESS;
+  }
+  unsubmitted_ = true;
 }
 
 void uring_engine::queue_wake_read() noexcept {
@@ -312,6 +350,11 @@ void uring_engine::complete(std::uint64_t data, int result, unsigned flags) noex
   }
   if (t.what == kind::nobody) {
     return;  // a cancellation that found its request done already
+  }
+  if (t.what == kind::request) {
+    constexpr std::uint64_t address = (std::uint64_t{1} << 61) - 1;
+    reinterpret_cast<request*>(data & address)->complete(io_result(result));
+    return;
   }
   watch* const w = slots_[t.slot].owner;
   if (w == nullptr || w->generation_ != t.generation) {

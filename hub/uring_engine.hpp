@@ -22,6 +22,8 @@ class uring_engine final : public engine {
   void attach(watch& w, int fd) override;
   void detach(watch& w) noexcept override;
   void let_go(std::span<watch* const> watches) noexcept override;
+  void start(request& r, const operation& what) noexcept override;
+  void cancel(request& r) noexcept override;
   void look() noexcept override;
   void flush() noexcept override;
   void wait(deadline until) noexcept override;
@@ -34,7 +36,7 @@ class uring_engine final : public engine {
     std::uint32_t generation = 0;
   };
   // What a completion is of.
-  enum class kind : std::uint8_t { nobody, poll, update, removal, wake };
+  enum class kind : std::uint8_t { nobody, poll, update, removal, wake, request };
   struct tag {
     kind what;
     std::uint32_t slot;
@@ -48,6 +50,11 @@ class uring_engine final : public engine {
               static_cast<std::uint32_t>(data >> 32 & generation_mask)};
     }
   };
+  // A request is waited for to its end, so its address serves: it has not more than 61 bits.
+  [[nodiscard]] static std::uint64_t tag_of(const request& r) noexcept {
+    return std::uint64_t{static_cast<std::uint8_t>(kind::request)} << 61 |
+           reinterpret_cast<std::uintptr_t>(&r);
+  }
   static constexpr std::uint32_t generation_mask = (1U << 29) - 1;
 
   [[nodiscard]] static tag tag_of(const watch& w, kind what) noexcept {

@@ -42,10 +42,15 @@ class watch : public list_hook<fd_tag>, public list_hook<pending_tag> {
   [[nodiscard]] int fd() const noexcept { return fd_; }
   [[nodiscard]] bool attached() const noexcept { return attached_; }
   // False while a request is being taken back: then it is armed anew only after that one's last completion.
+  [[nodiscard]] bool armed() const noexcept { return state_ == state::armed; }
   [[nodiscard]] bool settled() const noexcept { return state_ == state::idle || state_ == state::armed; }
 
  protected:
   virtual ~watch() = default;
+
+  // One event ends the request. For who wants one: it spares taking the request back. Never for who waits
+  // again after an event that was nothing: with a peer that has half closed, the next would come at once.
+  bool once_ = false;
 
   // Asks the kernel about another descriptor from now on, which stands for the first. Only while idle.
   void retarget(int fd) noexcept { fd_ = fd; }

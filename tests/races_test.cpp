@@ -4,7 +4,6 @@
 // ANNULET_RACE_ROUNDS says how many rounds each.
 
 #include "support/races.hpp"
-#include "oracle/run.hpp"
 #include "support/files.hpp"
 
 #include <annulet/hub/close.hpp>
@@ -19,9 +18,7 @@
 #include <array>
 #include <chrono>
 #include <cstdint>
-#include <cstdio>
 #include <exception>
-#include <map>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -31,7 +28,10 @@
 using namespace std::chrono_literals;
 using annulet::io_event;
 using annulet::test::descriptor;
+using annulet::test::outcomes;
+using annulet::test::race_ground;
 using annulet::test::racer;
+using annulet::test::soon;
 using oracle::selector;
 
 namespace {
@@ -97,36 +97,10 @@ class event_file {
   descriptor file_{annulet::test::require_ok(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC), "eventfd")};
 };
 
-// Counts outcomes, and prints them.
-class outcomes {
- public:
-  explicit outcomes(const char* test) : test_(test) {}
-  void count(const std::string& what) { ++counts_[what]; }
-  // Every one of these came in at least 1 % of the rounds, and no other came.
-  void check(std::uint64_t rounds, const std::vector<std::string>& possible) {
-    std::uint64_t all = 0;
-    for (const auto& [what, times] : counts_) {
-      std::printf("note: %s: %s %.1f %%\n", test_, what.c_str(),
-                  100.0 * static_cast<double>(times) / static_cast<double>(rounds));
-      all += times;
-    }
-    for (const std::string& what : possible) {
-      CHECK_MESSAGE(counts_[what] * 100 >= rounds, what);
-    }
-    CHECK(counts_.size() == possible.size());
-    CHECK(all == rounds);
-  }
-
- private:
-  const char* test_;
-  std::map<std::string, std::uint64_t> counts_;
-};
-
 // A hub, and a selector that watches some sockets besides what the round is about.
-class arena {
+class arena : public race_ground {
  public:
-  explicit arena(const char* test) : counts(test) {
-    std::printf("note: %s: seed %llu\n", test, static_cast<unsigned long long>(seed_));
+  explicit arena(const char* test) : race_ground(test, 2'000), counts(test) {
     for (auto& pair : others_) {
       pair = annulet::test::make_socket_pair();
     }
@@ -188,20 +162,13 @@ class arena {
     return good && reported(without, fd) == expected && without.size() + 1 == with.size();
   }
 
-  annulet::hub hub;
   outcomes counts;
-  oracle::dice dice{seed_};
-  annulet::test::race race{hub, dice};
   std::unique_ptr<selector> sel;
   annulet::fiber<void> parked;
-  const std::uint64_t rounds = oracle::from_environment("ANNULET_RACE_ROUNDS", 2'000);
 
  private:
-  const std::uint64_t seed_ = oracle::from_environment("ANNULET_RACE_SEED", oracle::fresh_seed());
   std::array<annulet::test::socket_pair, 8> others_;
 };
-
-annulet::deadline soon(oracle::dice& d) { return std::chrono::nanoseconds(1 + d.below(90'000)); }
 
 }  // namespace
 

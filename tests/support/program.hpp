@@ -16,6 +16,7 @@
 #include <linux/close_range.h>
 #include <poll.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -147,6 +148,25 @@ class program {
   descriptor out_, err_;
   program_end text_;
 };
+
+// Whether it comes true in time.
+template <class Condition>
+bool becomes_true(Condition condition) {
+  for (const auto until = std::chrono::steady_clock::now() + patience;
+       std::chrono::steady_clock::now() < until;) {
+    if (condition()) {
+      return true;
+    }
+    ::usleep(1000);
+  }
+  return false;
+}
+
+// For `prepare`.
+inline void limit_descriptors(rlim_t soft, rlim_t hard) {
+  const rlimit limit{soft, hard};
+  ::setrlimit(RLIMIT_NOFILE, &limit);
+}
 
 // What was built into the folder beside that of the test program.
 inline std::filesystem::path built(const std::string& folder, const std::string& name) {

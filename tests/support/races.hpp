@@ -1,18 +1,28 @@
-// Things that happen at nearly the same time, in an order that only the real time decides.
+// Things that happen at nearly the same time, in an order that only the real time decides; and what comes of
+// them, counted.
 #pragma once
 
 #include "../oracle/dice.hpp"
+#include "../oracle/run.hpp"
 #include "../oracle/stranger.hpp"
 
 #include <annulet/hub/hub.hpp>
+#include <annulet/runtime/deadline.hpp>
 #include <annulet/runtime/event.hpp>
 #include <annulet/runtime/fiber.hpp>
 #include <annulet/runtime/this_fiber.hpp>
 
+#include <doctest/doctest.h>
+
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
+#include <cstdio>
 #include <functional>
+#include <map>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -96,6 +106,54 @@ class race {
   oracle::stranger stranger_;
   event over_;
   std::size_t left_ = 0;
+};
+
+// A time that comes while the racers run, or a little later.
+inline deadline soon(oracle::dice& dice) { return std::chrono::nanoseconds(1 + dice.below(90'000)); }
+
+// Counts outcomes, and prints them.
+class outcomes {
+ public:
+  explicit outcomes(std::string races) : races_(std::move(races)) {}
+  void count(const std::string& what) { ++counts_[what]; }
+  // Every one of these came in at least 1 % of the rounds, and no other came.
+  void check(std::uint64_t rounds, const std::vector<std::string>& possible) {
+    std::uint64_t all = 0;
+    std::string line;
+    for (const auto& [what, times] : counts_) {
+      std::array<char, 32> share{};
+      std::snprintf(share.data(), share.size(), " %.1f %%",
+                    100.0 * static_cast<double>(times) / static_cast<double>(rounds));
+      line += (line.empty() ? "" : ", ") + what + share.data();
+      all += times;
+    }
+    std::printf("note: %s: %s\n", races_.c_str(), line.c_str());
+    CAPTURE(races_);
+    for (const std::string& what : possible) {
+      CHECK_MESSAGE(counts_[what] * 100 >= rounds, what);
+    }
+    CHECK(counts_.size() == possible.size());
+    CHECK(all == rounds);
+  }
+
+ private:
+  std::string races_;
+  std::map<std::string, std::uint64_t> counts_;
+};
+
+// What each battery of races starts from. ANNULET_RACE_ROUNDS says how many rounds each, ANNULET_RACE_SEED
+// repeats what the dice said before.
+struct race_ground {
+  race_ground(const char* races, std::uint64_t usual_rounds)
+      : rounds(oracle::from_environment("ANNULET_RACE_ROUNDS", usual_rounds)) {
+    std::printf("note: %s: seed %llu\n", races, static_cast<unsigned long long>(seed));
+  }
+
+  const std::uint64_t seed = oracle::from_environment("ANNULET_RACE_SEED", oracle::fresh_seed());
+  const std::uint64_t rounds;
+  annulet::hub hub;
+  oracle::dice dice{seed};
+  annulet::test::race race{hub, dice};
 };
 
 }  // namespace annulet::test

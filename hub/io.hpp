@@ -1,0 +1,83 @@
+// Blocking calls on descriptors that park the fiber and never the thread: read, write, recv, send, accept,
+// connect and their kin. close and dup2 are in close.hpp.
+//
+// They take a plain number or an annulet::descriptor, blocking or O_NONBLOCK alike, and change no flag of it.
+// Sockets, pipes, ttys, regular files, eventfds and whatever else read(2) takes all work. With a plain number
+// nothing is remembered from one call to the next, and nothing stays armed when a call has returned.
+//
+// Each call
+// - returns what its system call returns: a count, which may be less than was asked for; 0 at the end of the
+//   file;
+// - throws std::system_error with the errno of Linux, naming call and descriptor. SIGPIPE is never raised;
+// - throws deadline_passed when its deadline came first. A deadline of zero or in the past looks once. A
+//   transfer to or from a disk that has begun is not cut short: it ends when it ends, and returns;
+// - can be killed and timed out while it waits, and has then transferred nothing; where the kernel had
+//   transferred something after all it returns that, and the kill or guard stays pending;
+// - ends with EBADF when the descriptor is closed through the hub meanwhile.
+//
+// Any number of fibers may wait on one descriptor: readers and writers each in the order in which they came.
+// For the hub's thread; throws no_hub on a thread without one.
+#pragma once
+
+#include "buffer.hpp"
+#include "close.hpp"
+#include "descriptor.hpp"
+#include "socket_address.hpp"
+
+#include <annulet/runtime/deadline.hpp>
+
+#include <cstddef>
+#include <optional>
+#include <span>
+#include <system_error>
+
+#include <sys/uio.h>
+
+namespace [[gnu::visibility("default")]] annulet {
+
+// A call's own deadline came before anything was transferred. code() is std::errc::timed_out; a connection
+// that timed out by itself is a plain std::system_error with that code.
+class deadline_passed : public std::system_error {
+ public:
+  using std::system_error::system_error;
+};
+
+std::size_t read(file_ref file, mutable_buffer into, deadline until = deadline::never());
+std::size_t write(file_ref file, const_buffer from, deadline until = deadline::never());
+std::size_t readv(file_ref file, std::span<const iovec> into, deadline until = deadline::never());
+std::size_t writev(file_ref file, std::span<const iovec> from, deadline until = deadline::never());
+
+// Sockets only (ENOTSOCK). Flags as in recv(2) and send(2). MSG_DONTWAIT throws EAGAIN where it would have
+// waited; MSG_WAITALL does nothing, see read_exactly.
+std::size_t recv(file_ref socket, mutable_buffer into, deadline until = deadline::never());
+std::size_t recv(file_ref socket, mutable_buffer into, int flags, deadline until = deadline::never());
+std::size_t send(file_ref socket, const_buffer from, deadline until = deadline::never());
+std::size_t send(file_ref socket, const_buffer from, int flags, deadline until = deadline::never());
+std::size_t recvfrom(file_ref socket, mutable_buffer into, socket_address& sender, int flags = 0,
+                     deadline until = deadline::never());
+std::size_t sendto(file_ref socket, const_buffer from, const socket_address& receiver, int flags = 0,
+                   deadline until = deadline::never());
+
+// All of it, or up to the end of the file: less than asked for means that it ended. No other fiber's
+// transfer in that direction comes in between. `done` is kept at the count so far, also when something is
+// thrown: those bytes are transferred.
+std::size_t read_exactly(file_ref file, mutable_buffer into, deadline until = deadline::never(),
+                         std::size_t* done = nullptr);
+void write_all(file_ref file, const_buffer from, deadline until = deadline::never(),
+               std::size_t* done = nullptr);
+
+// The new descriptor is close-on-exec and otherwise as Linux makes it. EMFILE and its like leave the
+// connection in the backlog.
+[[nodiscard]] descriptor accept(file_ref listener, deadline until = deadline::never());
+[[nodiscard]] descriptor accept(file_ref listener, socket_address& peer, deadline until = deadline::never());
+// Where it throws, whatever the cause, the attempt may go on in the kernel: close the socket.
+void connect(file_ref socket, const socket_address& peer, deadline until = deadline::never());
+
+// Look once, and do not park. Nothing where the call would have waited, or other fibers wait before this one.
+std::optional<std::size_t> try_read(file_ref file, mutable_buffer into);
+std::optional<std::size_t> try_write(file_ref file, const_buffer from);
+std::optional<std::size_t> try_recv(file_ref socket, mutable_buffer into, int flags = 0);
+std::optional<std::size_t> try_send(file_ref socket, const_buffer from, int flags = 0);
+[[nodiscard]] std::optional<descriptor> try_accept(file_ref listener);
+
+}  // namespace annulet

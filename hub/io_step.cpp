@@ -1,0 +1,300 @@
+#include "io_step.hpp"
+
+#include "syscalls.hpp"
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <climits>
+
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/stat.h>
+
+namespace annulet::detail {
+
+namespace {
+
+constexpr long rwf_nosignal = 0x100;  // Linux 6.18; newer than Debian 12's headers
+constexpr long own_position = -1;
+
+// Calls again what a signal has interrupted: none of these waits.
+template <class Call>
+io_result uninterrupted(Call&& call) noexcept {
+  for (;;) {
+    const io_result result = call();
+    if (result.error() != EINTR) {
+      return result;
+    }
+  }
+}
+
+// Makes a call that may raise SIGPIPE, and takes the signal back if it did. Three calls more, for kernels
+// that cannot be told.
+template <class Call>
+io_result without_sigpipe(Call&& call) noexcept {
+  sigset_t pipe_signal;
+  sigset_t before;
+  sigset_t pending;
+  sigemptyset(&pipe_signal);
+  sigaddset(&pipe_signal, SIGPIPE);
+  sigpending(&pending);
+  pthread_sigmask(SIG_BLOCK, &pipe_signal, &before);
+  const io_result result = call();
+  if (result.error() == EPIPE && sigismember(&pending, SIGPIPE) == 0) {
+    const timespec none{};
+    while (sigtimedwait(&pipe_signal, nullptr, &none) < 0 && errno == EINTR) {
+    }
+  }
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  return result;
+}
+
+// Whether writes can be told not to raise SIGPIPE. Asked once, of a pipe of our own: a write of nothing is
+// not checked for its flags.
+bool knows_nosignal() noexcept {
+  enum : int { unasked, yes, no };
+  static std::atomic<int> answer{unasked};
+  const int now = answer.load(std::memory_order_relaxed);
+  if (now != unasked) {
+    return now == yes;
+  }
+  std::array<int, 2> ends{};
+  if (!kernel(SYS_pipe2, ends.data(), O_CLOEXEC).ok()) {
+    return false;  // asked again next time
+  }
+  char byte = 0;
+  const iovec one{&byte, 1};
+  const bool takes_it = kernel(SYS_pwritev2, ends[1], &one, 1, own_position, own_position, rwf_nosignal).ok();
+  (void)kernel(SYS_close, ends[0]);
+  (void)kernel(SYS_close, ends[1]);
+  answer.store(takes_it ? yes : no, std::memory_order_relaxed);
+  return takes_it;
+}
+
+io_result write_without_waiting(int fd, std::span<const iovec> from) noexcept {
+  const auto write = [&](long flags) {
+    return uninterrupted([&] {
+      return kernel(SYS_pwritev2, fd, from.data(), from.size(), own_position, own_position,
+                    RWF_NOWAIT | flags);
+    });
+  };
+  return knows_nosignal() ? write(rwf_nosignal) : without_sigpipe([&] { return write(0); });
+}
+
+// For files that know no RWF_NOWAIT, with O_NONBLOCK set.
+io_result plain(direction d, int fd, std::span<const iovec> vectors) noexcept {
+  const auto call = [&](long number) {
+    return uninterrupted([&] { return kernel(number, fd, vectors.data(), vectors.size()); });
+  };
+  return d == direction::reading ? call(SYS_readv) : without_sigpipe([&] { return call(SYS_writev); });
+}
+
+std::size_t total(std::span<const iovec> vectors) noexcept {
+  std::size_t sum = 0;
+  for (const iovec& v : vectors) {
+    sum += v.iov_len;
+  }
+  return sum;
+}
+
+}  // namespace
+
+file_kind kind_of(int fd) noexcept {
+  struct stat about {};
+  if (::fstat(fd, &about) != 0) {
+    return file_kind::unknown;
+  }
+  switch (about.st_mode & S_IFMT) {
+    case S_IFSOCK: {
+      int protocol = 0;
+      socklen_t size = sizeof(protocol);
+      const auto known = kernel(SYS_getsockopt, fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &size);
+      return known.ok() && protocol == IPPROTO_TCP ? file_kind::tcp_socket : file_kind::socket;
+    }
+    case S_IFREG:
+    case S_IFBLK:
+    case S_IFDIR:
+      return file_kind::disk;
+    default:
+      return file_kind::other;
+  }
+}
+
+// --- read, write
+
+file_transfer::file_transfer(const char* name, int fd, direction d, std::span<const iovec> vectors,
+                             file_kind kind) noexcept
+    : io_step(name, fd, d), vectors_(vectors), kind_(kind) {}
+
+io_step::outcome file_transfer::attempt() noexcept {
+  if (vectors_.size() > IOV_MAX) {
+    return done(io_result(-EINVAL));  // as read and write have it; on sockets the calls below say EMSGSIZE
+  }
+  const bool socket = kind_ == file_kind::tcp_socket || kind_ == file_kind::socket;
+  if (socket || kind_ == file_kind::unknown) {
+    const io_result moved = on_socket();
+    if (moved.error() == EAGAIN) {
+      return outcome::wait;
+    }
+    if (moved.error() != ENOTSOCK || socket) {
+      return done(moved);
+    }
+    kind_ = file_kind::no_socket;
+  }
+  return on_file();
+}
+
+io_result file_transfer::on_socket() const noexcept {
+  msghdr message{};
+  message.msg_iov = const_cast<iovec*>(vectors_.data());
+  message.msg_iovlen = vectors_.size();
+  if (way() == direction::writing) {
+    return uninterrupted([&] { return kernel(SYS_sendmsg, fd(), &message, MSG_DONTWAIT | MSG_NOSIGNAL); });
+  }
+  if (total(vectors_) == 0) {
+    return kernel(SYS_readv, fd(), vectors_.data(), vectors_.size());  // reads nothing, and does not wait
+  }
+  return uninterrupted([&] { return kernel(SYS_recvmsg, fd(), &message, MSG_DONTWAIT); });
+}
+
+io_step::outcome file_transfer::on_file() noexcept {
+  const io_result moved =
+      way() == direction::writing ? write_without_waiting(fd(), vectors_) : uninterrupted([&] {
+        return kernel(SYS_preadv2, fd(), vectors_.data(), vectors_.size(), own_position, own_position,
+                      RWF_NOWAIT);
+      });
+  if (moved.error() == EAGAIN) {
+    return is_disk() ? outcome::delegate : outcome::wait;
+  }
+  if (moved.error() != EOPNOTSUPP) {
+    return done(moved);
+  }
+  const io_result flags = kernel(SYS_fcntl, fd(), F_GETFL);
+  if (!flags.ok()) {
+    return done(flags);
+  }
+  if ((flags.value() & O_NONBLOCK) == 0 || is_disk()) {
+    return outcome::delegate;
+  }
+  const io_result now = plain(way(), fd(), vectors_);
+  return now.error() == EAGAIN ? outcome::wait : done(now);
+}
+
+bool file_transfer::is_disk() noexcept {
+  if (kind_ == file_kind::no_socket) {
+    kind_ = kind_of(fd());
+  }
+  return kind_ == file_kind::disk;
+}
+
+// A tty, an inotify descriptor and their like have no way of not waiting: the ring calls them where poll(2)
+// has said that something can be done, and a tty then waits for the rest of its line or of what is to be
+// written. So a worker thread of the ring's makes the call, and not this one.
+operation file_transfer::request() noexcept {
+  return {.what = way() == direction::reading ? operation::call::readv : operation::call::writev,
+          .fd = fd(),
+          .vectors = vectors_.data(),
+          .vector_count = static_cast<unsigned>(vectors_.size()),
+          .by_worker = !is_disk()};
+}
+
+bool file_transfer::out_of_turn() const noexcept { return total(vectors_) == 0; }
+
+bool file_transfer::drained() const noexcept {
+  return way() == direction::reading && kind_ == file_kind::tcp_socket && result().ok() &&
+         result().value() != 0 && result().value() < total(vectors_);
+}
+
+// --- sockets
+
+io_step::outcome socket_transfer::attempt() noexcept {
+  const io_result moved = uninterrupted([&] {
+    if (way() == direction::writing) {
+      return kernel(SYS_sendto, fd(), data_, size_, flags_ | MSG_DONTWAIT | MSG_NOSIGNAL,
+                    receiver_ == nullptr ? nullptr : receiver_->data(),
+                    receiver_ == nullptr ? 0 : receiver_->size());
+    }
+    sockaddr* const room = sender_ == nullptr ? nullptr : sender_->room();
+    return kernel(SYS_recvfrom, fd(), data_, size_, flags_ | MSG_DONTWAIT, room,
+                  room == nullptr ? nullptr : sender_->room_size());
+  });
+  return moved.error() == EAGAIN && !elsewhere() ? outcome::wait : done(moved);
+}
+
+bool socket_transfer::drained() const noexcept {
+  return kind_ == file_kind::tcp_socket && !elsewhere() && (flags_ & (MSG_PEEK | MSG_TRUNC)) == 0 &&
+         result().ok() && result().value() != 0 && result().value() < size_;
+}
+
+// --- accept, connect
+
+io_step::outcome accept_step::attempt() noexcept {
+  const io_result flags = kernel(SYS_fcntl, fd(), F_GETFL);
+  if (!flags.ok()) {
+    return done(flags);
+  }
+  if ((flags.value() & O_NONBLOCK) == 0) {
+    return outcome::delegate;
+  }
+  const io_result got = uninterrupted([&] {
+    sockaddr* const room = peer_ == nullptr ? nullptr : peer_->room();
+    return kernel(SYS_accept4, fd(), room, room == nullptr ? nullptr : peer_->room_size(), SOCK_CLOEXEC);
+  });
+  return got.error() == EAGAIN ? outcome::wait : done(got);
+}
+
+operation accept_step::request() noexcept {
+  return {.what = operation::call::accept,
+          .fd = fd(),
+          .address = peer_ == nullptr ? nullptr : peer_->room(),
+          .address_size = peer_ == nullptr ? nullptr : peer_->room_size(),
+          .flags = SOCK_CLOEXEC};
+}
+
+io_step::outcome connect_step::attempt() noexcept {
+  if (begun_) {
+    return progress();
+  }
+  const io_result flags = kernel(SYS_fcntl, fd(), F_GETFL);
+  if (!flags.ok()) {
+    return done(flags);
+  }
+  if ((flags.value() & O_NONBLOCK) == 0) {
+    return outcome::delegate;
+  }
+  const io_result made = kernel(SYS_connect, fd(), peer_.data(), peer_.size());
+  if (made.error() == EAGAIN && peer_.family() == AF_UNIX) {
+    return outcome::later;  // the listener's queue is full
+  }
+  if (made.error() != EINPROGRESS && made.error() != EINTR) {
+    return done(made);
+  }
+  begun_ = true;
+  return outcome::wait;
+}
+
+// It has ended when the socket is writable, and SO_ERROR says how.
+io_step::outcome connect_step::progress() noexcept {
+  std::array<pollfd, 1> socket{pollfd{fd(), POLLOUT, 0}};
+  if (const io_result ready = poll_now(socket); !ready.ok() || ready.value() == 0) {
+    return ready.ok() ? outcome::wait : done(ready);
+  }
+  int error = 0;
+  socklen_t size = sizeof(error);
+  const io_result asked = kernel(SYS_getsockopt, fd(), SOL_SOCKET, SO_ERROR, &error, &size);
+  return done(asked.ok() ? io_result(-error) : asked);
+}
+
+operation connect_step::request() noexcept {
+  return {.what = operation::call::connect,
+          .fd = fd(),
+          .address = const_cast<sockaddr*>(peer_.data()),
+          .address_size = &size_};
+}
+
+}  // namespace annulet::detail
