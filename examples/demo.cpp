@@ -1,11 +1,15 @@
-// A selector in one fiber serves 1,000 TCP connections while another fiber keeps time; then a plain epoll
-// loop serves the same load, in turns, and the two are compared.
+// Two acts. A selector in one fiber serves 1,000 TCP connections while another fiber keeps time; a plain
+// epoll loop serves the same load, in turns, and the two are compared. Then a fiber for each connection does
+// it in blocking style, for clients that are fibers too.
 //
 //   demo [--connections N] [--quick]
 
 #include "demo_client.hpp"
+#include "demo_fibers.hpp"
 #include "demo_meter.hpp"
 #include "demo_server.hpp"
+#include "demo_text.hpp"
+#include "demo_ticker.hpp"
 
 #include <annulet/hub/hub.hpp>
 #include <annulet/runtime/fiber.hpp>
@@ -28,27 +32,6 @@ struct options {
   std::size_t connections = 1000;
   bool quick = false;
 };
-
-// --- the fiber that keeps time
-
-struct timekeeping {
-  std::uint64_t beats = 0;
-  std::chrono::nanoseconds latest{};
-};
-
-// Every 10 ms, by a plan that does not shift: how late it is each time.
-[[noreturn]] void keep_time(timekeeping& kept) {
-  constexpr auto period = 10ms;
-  for (auto next = clock::now() + period;; next += period) {
-    annulet::this_fiber::sleep_until(next);
-    const auto now = clock::now();
-    ++kept.beats;
-    kept.latest = std::max<std::chrono::nanoseconds>(kept.latest, now - next);
-    while (next + period <= now) {
-      next += period;
-    }
-  }
-}
 
 // --- turns
 
@@ -84,21 +67,6 @@ void add(turn_result& total, const turn_result& turn) {
   total.waited += turn.waited;
 }
 
-double seconds(std::chrono::nanoseconds time) { return std::chrono::duration<double>(time).count(); }
-
-// 1234567 as 1,234,567
-std::string grouped(std::uint64_t number) {
-  const std::string digits = std::to_string(number);
-  std::string text;
-  for (std::size_t i = 0; i < digits.size(); ++i) {
-    if (i != 0 && (digits.size() - i) % 3 == 0) {
-      text += ',';
-    }
-    text += digits[i];
-  }
-  return text;
-}
-
 void take_turn(int number, side& s, const assignment& a) {
   const turn_result turn = s.take_turn(a, s);
   std::printf("turn %d of 6  %-18s %s connections, %s echoes in %.2f s, every byte right%s\n", number, s.name,
@@ -114,28 +82,16 @@ void take_turn(int number, side& s, const assignment& a) {
 
 // --- what it says in the end
 
-std::string with_unit(double value, const char* unit) {
-  std::array<char, 40> text;
-  std::snprintf(text.data(), text.size(), "%.2f%s", value, unit);
-  return text.data();
+std::string cpu_per_event(const side& s) {
+  return per_event(seconds(s.timed.cpu) * 1e6, s.timed.events, " us");
 }
-
-std::string per_event(double amount, const turn_result& turns, const char* unit) {
-  return turns.events == 0 ? "-" : with_unit(amount / static_cast<double>(turns.events), unit);
-}
-
-std::string cpu_per_event(const side& s) { return per_event(seconds(s.timed.cpu) * 1e6, s.timed, " us"); }
 
 std::string syscalls_per_event(const side& s) {
-  return s.counted.syscalls ? per_event(static_cast<double>(*s.counted.syscalls), s.counted, "") : "-";
+  return s.counted.syscalls ? per_event(static_cast<double>(*s.counted.syscalls), s.counted.events, "") : "-";
 }
 
 std::string share_waited(const side& s) {
   return with_unit(seconds(s.timed.waited) / seconds(s.timed.time) * 100, " %");
-}
-
-void print_row(const char* what, const std::string& selector, const std::string& epoll) {
-  std::printf("%-26s %20s %20s\n", what, selector.c_str(), epoll.c_str());
 }
 
 void print_table(const side& selector, const side& epoll) {
@@ -143,15 +99,15 @@ void print_table(const side& selector, const side& epoll) {
   add(a, selector.counted);
   add(b, epoll.counted);
   std::printf("\n");
-  print_row("", selector.name, epoll.name);
-  print_row("connections served", grouped(a.connections), grouped(b.connections));
-  print_row("echoes", grouped(a.echoes), grouped(b.echoes));
-  print_row("bytes, all right", grouped(a.bytes), grouped(b.bytes));
-  print_row("ticker, beats of 10 ms", grouped(selector.ticker.beats), "-");
-  print_row("ticker, late at worst", with_unit(seconds(selector.ticker.latest) * 1e3, " ms"), "-");
-  print_row("CPU an event", cpu_per_event(selector), cpu_per_event(epoll));
-  print_row("system calls an event", syscalls_per_event(selector), syscalls_per_event(epoll));
-  print_row("others had its CPU", share_waited(selector), share_waited(epoll));
+  print_row("", {selector.name, epoll.name});
+  print_row("connections served", {grouped(a.connections), grouped(b.connections)});
+  print_row("echoes", {grouped(a.echoes), grouped(b.echoes)});
+  print_row("bytes, all right", {grouped(a.bytes), grouped(b.bytes)});
+  print_row("ticker, beats of 10 ms", {grouped(selector.ticker.beats), "-"});
+  print_row("ticker, late at worst", {with_unit(seconds(selector.ticker.latest) * 1e3, " ms"), "-"});
+  print_row("CPU an event", {cpu_per_event(selector), cpu_per_event(epoll)});
+  print_row("system calls an event", {syscalls_per_event(selector), syscalls_per_event(epoll)});
+  print_row("others had its CPU", {share_waited(selector), share_waited(epoll)});
 }
 
 // --- all of it
@@ -178,13 +134,11 @@ struct listener {
   sockaddr_in address{};
 };
 
-void run(const options& chosen) {
-  need_descriptors(chosen.connections + 32);
-  const listener here;
+// The first act.
+void compare_pollers(const listener& here, const options& chosen) {
   const auto cpus = choose_cpus();
   const client peer(here.address, chosen.connections, cpus ? std::optional(cpus->client) : std::nullopt);
   pin_to(cpus ? std::optional(cpus->server) : std::nullopt);
-
   std::printf("%s TCP connections, every message sent on as soon as the one before is back\n",
               grouped(chosen.connections).c_str());
   if (cpus) {
@@ -214,6 +168,15 @@ void run(const options& chosen) {
   if (!counter.why_not().empty()) {
     std::printf("(system calls could not be counted: %s)\n", counter.why_not().c_str());
   }
+}
+
+void run(const options& chosen) {
+  // The second act has both ends in this process.
+  const std::size_t by_fibers = std::min<std::size_t>(chosen.connections, 5'000);
+  need_descriptors(std::max(chosen.connections, 2 * by_fibers) + 32);
+  const listener here;
+  compare_pollers(here, chosen);
+  serve_by_fibers(here.fd, here.address, by_fibers, chosen.quick ? 150ms : 3000ms);
 }
 
 int refuse(const std::string& why) {

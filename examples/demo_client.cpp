@@ -1,6 +1,7 @@
 #include "demo_client.hpp"
 
 #include "demo_meter.hpp"
+#include "demo_pattern.hpp"
 
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -25,32 +26,6 @@ namespace {
 
 using clock = std::chrono::steady_clock;
 using namespace std::chrono_literals;
-
-// What the bytes of a connection are. The sequence repeats after a prime number of bytes, which no buffer and
-// no message is a multiple of, and each connection begins at another place of it: bytes that are lost,
-// doubled, swapped or another connection's do not go unseen.
-class pattern {
- public:
-  pattern() {
-    std::uint32_t state = 2463534242;
-    for (std::size_t i = 0; i < period; ++i) {
-      state ^= state << 13;
-      state ^= state >> 17;
-      state ^= state << 5;
-      bytes_[i] = static_cast<char>(state >> 24);
-    }
-    std::copy_n(bytes_.begin(), longest_message, bytes_.begin() + period);
-  }
-
-  // What stands at this place, up to longest_message bytes of it.
-  [[nodiscard]] const char* at(std::size_t connection, std::uint64_t offset) const {
-    return bytes_.data() + (connection * 61 + offset) % period;
-  }
-
- private:
-  static constexpr std::size_t period = 65'521;
-  std::array<char, period + longest_message> bytes_;
-};
 
 struct peer {
   int fd = -1;
@@ -125,9 +100,8 @@ class load {
     }
   }
 
-  // Messages of all lengths.
   void send_next(peer& p) {
-    const std::size_t size = 1 + (p.number * 131 + p.echoes * 257) % longest_message;
+    const std::size_t size = message_size(p.number, p.echoes);
     const ssize_t sent = ::send(p.fd, pattern_->at(p.number, p.sent), size, MSG_NOSIGNAL);
     if (sent != static_cast<ssize_t>(size)) {
       fail("the client's send on connection " + std::to_string(p.number));

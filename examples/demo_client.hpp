@@ -12,8 +12,6 @@
 
 namespace demo {
 
-constexpr std::size_t longest_message = 1024;
-
 // What the client has to say after each turn.
 struct client_report {
   std::uint64_t connections = 0, echoes = 0, bytes = 0;
