@@ -1,39 +1,42 @@
-// What a user's first program looks like: built by package_test.py against an installed copy, with nothing
-// but pkg-config to find it.
+// What a user's first program looks like. The projects beside it each find annulet in another way;
+// package_test.py builds them.
+#include <array>
 #include <chrono>
 #include <cstdio>
 #include <string_view>
 
-#include <unistd.h>
+#include <sys/socket.h>
 
 #include <annulet/hub/hub.hpp>
+#include <annulet/hub/io.hpp>
 #include <annulet/runtime/fiber.hpp>
 #include <annulet/selector/selector.hpp>
+
+using namespace std::chrono_literals;
 
 int main() {
   annulet::hub hub;
   int ends[2];
-  if (pipe(ends) != 0) {
+  if (socketpair(AF_UNIX, SOCK_STREAM, 0, ends) != 0) {
     return 1;
   }
+  auto here = annulet::descriptor::adopt(ends[0]);
+  auto there = annulet::descriptor::adopt(ends[1]);
 
-  auto greeting = annulet::spawn([&] {
+  auto echo = annulet::spawn([&] {
     annulet::selector selector;
-    selector.register_(ends[0], annulet::io_event::read);
-    const auto ready = selector.select(std::chrono::seconds(10));
-    std::printf("%zu ready\n", ready.size());
-    for (const auto& [key, events] : ready) {
-      char text[16];
-      const auto size = read(key->fd, text, sizeof text);
-      std::printf("%.*s\n", static_cast<int>(size), text);
-    }
+    selector.register_(there, annulet::io_event::read);
+    const auto ready = selector.select(10s);
+    std::array<char, 16> text;
+    const auto size = there.recv(text);
+    there.write_all({text.data(), size});
     return ready.size();
   });
 
   annulet::this_fiber::yield();  // now the other fiber is parked in select
   constexpr std::string_view hello = "hello";
-  if (write(ends[1], hello.data(), hello.size()) < 0) {
-    return 1;
-  }
-  return greeting.get() == 1 ? 0 : 1;
+  annulet::write_all(here, hello, 10s);
+  std::array<char, hello.size()> answer;
+  const auto size = annulet::read_exactly(here, answer, 10s);  // parks until it has answered
+  std::printf("%zu ready\n%.*s\n", echo.get(), static_cast<int>(size), answer.data());
 }
