@@ -14,6 +14,8 @@ void bench_sel_scale(harness& run);
 void bench_sel_churn(harness& run);
 void bench_sel_modify(harness& run);
 void bench_sel_zero(harness& run);
+void bench_echo(harness& run);
+void bench_echo_idle(harness& run);
 
 void measure_floors(harness& run);
 

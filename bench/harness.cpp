@@ -26,22 +26,27 @@ double to_ns(const timeval& time) {
   return static_cast<double>(time.tv_sec) * 1e9 + static_cast<double>(time.tv_usec) * 1e3;
 }
 
-void read_usage(sample& into) {
+void read_usage(accounting charged, sample& into) {
   rusage usage{};
-  getrusage(RUSAGE_THREAD, &usage);
+  getrusage(charged == accounting::thread ? RUSAGE_THREAD : RUSAGE_SELF, &usage);
   into.rusage_ns = to_ns(usage.ru_utime) + to_ns(usage.ru_stime);
   into.parks = static_cast<double>(usage.ru_nvcsw);
 }
 
-sample run_turn(const contender& who, std::uint64_t operations, syscall_counter* counter = nullptr) {
-  meter clock(counter);
+double cpu_ns(accounting charged) {
+  return clock_ns(charged == accounting::thread ? CLOCK_THREAD_CPUTIME_ID : CLOCK_PROCESS_CPUTIME_ID);
+}
+
+sample run_turn(const contender& who, std::uint64_t operations, accounting charged,
+                syscall_counter* counter = nullptr) {
+  meter clock(charged, counter);
   who.turn(clock, operations);
   return clock.result();
 }
 
 // The values of all turns of one contender, an operation each.
 struct series {
-  std::vector<double> wall, cpu, rusage, parks;
+  std::vector<double> wall, cpu, rusage, parks, client_sleeps;
 
   void add(const sample& one) {
     const auto operations = static_cast<double>(one.operations);
@@ -49,16 +54,19 @@ struct series {
     cpu.push_back(one.cpu_ns / operations);
     rusage.push_back(one.rusage_ns / operations);
     parks.push_back(one.parks / operations);
+    if (one.client_sleeps) {
+      client_sleeps.push_back(*one.client_sleeps / operations);
+    }
   }
   const std::vector<double>& of(metric kind) const { return kind == metric::cpu ? cpu : wall; }
 };
 
-std::optional<double> count_syscalls(const contender& who, std::uint64_t operations) {
-  auto counter = syscall_counter::open();
+std::optional<double> count_syscalls(const contender& who, std::uint64_t operations, accounting charged) {
+  auto counter = syscall_counter::open(charged);
   if (!counter) {
     return std::nullopt;
   }
-  const sample counted = run_turn(who, std::max<std::uint64_t>(operations / 4, 1), &*counter);
+  const sample counted = run_turn(who, std::max<std::uint64_t>(operations / 4, 1), charged, &*counter);
   return counted.syscalls / static_cast<double>(counted.operations);
 }
 
@@ -68,6 +76,9 @@ standing stand(const contender& who, const series& own) {
                 .cpu_ns = spread::of(own.cpu),
                 .rusage_ns = spread::of(own.rusage),
                 .parks = spread::of(own.parks)};
+  if (!own.client_sleeps.empty()) {
+    line.client_sleeps = spread::of(own.client_sleeps);
+  }
   line.goal = who.goal;
   return line;
 }
@@ -94,8 +105,8 @@ void fail(const char* format, ...) {
 }
 
 void meter::start() {
-  read_usage(before_);
-  before_.cpu_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID);
+  read_usage(charged_, before_);
+  before_.cpu_ns = cpu_ns(charged_);
   before_.wall_ns = clock_ns(CLOCK_MONOTONIC);
   if (counter_ != nullptr) {
     counter_->start();
@@ -108,13 +119,17 @@ void meter::stop(std::uint64_t operations) {
   }
   sample after;
   after.wall_ns = clock_ns(CLOCK_MONOTONIC);
-  after.cpu_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID);
-  read_usage(after);
+  after.cpu_ns = cpu_ns(charged_);
+  read_usage(charged_, after);
   cost_.operations = operations;
   cost_.wall_ns = after.wall_ns - before_.wall_ns;
   cost_.cpu_ns = after.cpu_ns - before_.cpu_ns;
   cost_.rusage_ns = after.rusage_ns - before_.rusage_ns;
   cost_.parks = after.parks - before_.parks;
+}
+
+void meter::client_slept(double times_an_operation) {
+  cost_.client_sleeps = times_an_operation * static_cast<double>(cost_.operations);
 }
 
 const sample& meter::result() const {
@@ -147,11 +162,10 @@ spread spread::of(std::vector<double> values) {
 }
 
 // How many operations fill one turn: grows from one until the measured part is long enough to be scaled.
-std::uint64_t harness::calibrate(const contender& who) const {
-  const double wanted = options_.turn_ns();
+std::uint64_t harness::calibrate(const contender& who, accounting charged, double wanted) const {
   std::uint64_t operations = 1;
   for (;;) {
-    const sample taken = run_turn(who, operations);
+    const sample taken = run_turn(who, operations, charged);
     const double each = taken.wall_ns / static_cast<double>(taken.operations);
     const auto filling = static_cast<std::uint64_t>(std::max(1.0, wanted / std::max(each, 0.1)));
     if (taken.wall_ns >= wanted / 4 || filling <= taken.operations) {
@@ -166,25 +180,31 @@ void harness::hold(const contest& what) {
   all.insert(all.end(), what.baselines.begin(), what.baselines.end());
   std::vector<std::uint64_t> operations;
   for (const contender& who : all) {
-    operations.push_back(calibrate(who));
+    operations.push_back(calibrate(who, what.charged, options_.turn_ns() * what.turn_length));
   }
 
   std::vector<series> measured(all.size());
   for (int round = 0; round < options_.pairs(); ++round) {
     for (std::size_t i = 0; i < all.size(); ++i) {
       const std::size_t turn = round % 2 == 0 ? i : all.size() - 1 - i;
-      measured[turn].add(run_turn(all[turn], operations[turn]));
+      measured[turn].add(run_turn(all[turn], operations[turn], what.charged));
     }
   }
 
   outcome result{.bench = what.bench, .setting = what.setting, .operation = what.operation};
   result.judged_by = what.judged_by;
+  if (what.reference) {
+    result.reference = what.baselines[*what.reference].name;
+  }
   for (std::size_t i = 0; i < all.size(); ++i) {
     standing line = stand(all[i], measured[i]);
-    line.syscalls = count_syscalls(all[i], operations[i]);
+    line.syscalls = count_syscalls(all[i], operations[i], what.charged);
     if (i > 0) {
       line.ratio = pairwise(measured[0].of(what.judged_by), measured[i].of(what.judged_by));
       line.cpu_ratio = pairwise(measured[0].cpu, measured[i].cpu);
+    }
+    if (what.reference) {
+      line.to_reference = pairwise(measured[i].cpu, measured[1 + *what.reference].cpu);
     }
     result.standings.push_back(std::move(line));
   }
@@ -196,16 +216,20 @@ void harness::hold(const contest& what) {
 void harness::skip(std::string bench, std::string setting, std::string reason) {
   outcome result{.bench = std::move(bench), .setting = std::move(setting), .operation = {}};
   result.remark = "skipped: " + std::move(reason);
+  note(std::move(result));
+}
+
+void harness::note(outcome result) {
   print(result, options_);
   outcomes_.push_back(std::move(result));
 }
 
 double harness::floor_of(const std::string& name, const turn_function& turn) {
   const contender who{.name = name, .turn = turn};
-  const std::uint64_t operations = calibrate(who);
+  const std::uint64_t operations = calibrate(who, accounting::thread, options_.turn_ns());
   std::vector<double> each;
   for (int i = 0; i < options_.pairs(); ++i) {
-    const sample taken = run_turn(who, operations);
+    const sample taken = run_turn(who, operations, accounting::thread);
     each.push_back(taken.wall_ns / static_cast<double>(taken.operations));
   }
   floors_.push_back({name, spread::of(each).median});

@@ -26,22 +26,29 @@ class syscall_counter;
 struct sample {
   std::uint64_t operations = 0;
   double wall_ns = 0;
-  double cpu_ns = 0;     // CLOCK_THREAD_CPUTIME_ID
-  double rusage_ns = 0;  // user and system time by getrusage(RUSAGE_THREAD), to hold the clock against
-  double parks = 0;      // voluntary context switches of this thread
-  double syscalls = 0;   // only where a counter was given
+  double cpu_ns = 0;                         // CLOCK_THREAD_CPUTIME_ID, or CLOCK_PROCESS_CPUTIME_ID
+  double rusage_ns = 0;                      // user and system time by getrusage, to hold the clock against
+  double parks = 0;                          // voluntary context switches
+  double syscalls = 0;                       // only where a counter was given
+  std::optional<double> client_sleeps = {};  // where there is a client: how often it waited, asleep
 };
 
-// Times the middle of a turn. Never used by two threads.
+// Whose processor time, context switches and system calls an operation is charged with.
+enum class accounting { thread, process };
+
+// Times the middle of a turn. By one thread, or where the whole process is charged by any, one at a time.
 class meter {
  public:
-  explicit meter(syscall_counter* counter = nullptr) : counter_(counter) {}
+  explicit meter(accounting charged = accounting::thread, syscall_counter* counter = nullptr)
+      : charged_(charged), counter_(counter) {}
 
   void start();
   void stop(std::uint64_t operations);
+  void client_slept(double times_an_operation);  // after stop
   const sample& result() const;
 
  private:
+  accounting charged_;
   syscall_counter* counter_;
   sample before_;
   sample cost_;
@@ -80,6 +87,9 @@ struct contest {
   contender subject;
   std::vector<contender> baselines;
   metric judged_by = metric::wall;
+  accounting charged = accounting::thread;
+  std::optional<std::size_t> reference = {};    // the baseline that each contender is held against in print
+  double turn_length = 1;                       // times run_options::turn_ns()
   std::optional<double> syscalls_at_most = {};  // of the subject, an operation
   std::optional<double> parks_at_least = {};    // an operation; below it the figures mean nothing
 };
@@ -100,10 +110,12 @@ struct standing {
   spread cpu_ns;
   spread rusage_ns;
   spread parks;
+  std::optional<spread> client_sleeps = {};
   std::optional<double> syscalls = {};
   std::optional<spread> ratio =
       {};  // subject's cost / this one's, pair by pair, by what the contest is judged by
   std::optional<spread> cpu_ratio = {};
+  std::optional<spread> to_reference = {};  // this one's CPU / the reference's, pair by pair
   std::optional<bench::goal> goal = {};
 };
 
@@ -119,6 +131,7 @@ struct outcome {
   std::string setting;
   std::string operation;
   metric judged_by = metric::wall;
+  std::string reference = {};            // its name, where there is one
   std::vector<standing> standings = {};  // the subject first
   std::vector<verdict> verdicts = {};
   std::string remark = {};
@@ -141,6 +154,7 @@ class harness {
 
   void hold(const contest& what);                                         // runs it and prints its table
   void skip(std::string bench, std::string setting, std::string reason);  // says so, in the JSON too
+  void note(outcome result);                                              // what is no contest
   double floor_of(const std::string& name,
                   const turn_function& turn);  // the best of a few turns, an operation
 
@@ -149,7 +163,7 @@ class harness {
   const std::vector<floor_figure>& floors() const { return floors_; }
 
  private:
-  std::uint64_t calibrate(const contender& who) const;
+  std::uint64_t calibrate(const contender& who, accounting charged, double turn_ns) const;
 
   run_options options_;
   std::vector<outcome> outcomes_;

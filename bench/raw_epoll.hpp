@@ -29,7 +29,10 @@ class raw_epoll {
   void remove(int fd) { control(EPOLL_CTL_DEL, fd, 0, 0); }
 
   std::span<const epoll_event> wait(int timeout_ms) {
-    const int count = epoll_wait(fd_, events_.data(), static_cast<int>(events_.size()), timeout_ms);
+    int count = 0;
+    do {
+      count = epoll_wait(fd_, events_.data(), static_cast<int>(events_.size()), timeout_ms);
+    } while (count < 0 && errno == EINTR);  // the end of a ring that was closed before interrupts too
     if (count < 0) {
       fail("epoll_wait: %s", std::strerror(errno));
     }

@@ -139,6 +139,9 @@ void write_outcome(json_writer& json, const outcome& result) {
   json.key("setting").value(result.setting);
   json.key("operation").value(result.operation);
   json.key("judged_by").value(result.judged_by == metric::cpu ? "cpu" : "wall");
+  if (!result.reference.empty()) {
+    json.key("reference").value(result.reference);
+  }
   if (!result.remark.empty()) {
     json.key("remark").value(result.remark);
   }
@@ -150,9 +153,11 @@ void write_outcome(json_writer& json, const outcome& result) {
     json.key("cpu_ns").value(line.cpu_ns);
     json.key("rusage_ns").value(line.rusage_ns);
     json.key("parks").value(line.parks);
+    json.key("client_sleeps").value(line.client_sleeps);
     json.key("syscalls").value(line.syscalls);
     json.key("subject_to_this").value(line.ratio);
     json.key("subject_to_this_by_cpu").value(line.cpu_ratio);
+    json.key("this_to_reference_by_cpu").value(line.to_reference);
     json.close('}');
   }
   json.close(']');
@@ -225,14 +230,11 @@ void judge(const contest& asked, outcome& result) {
   }
 }
 
-void print(const outcome& result, const run_options& options) {
-  std::printf("\n%s  %s", result.bench.c_str(), result.setting.c_str());
-  if (result.standings.empty()) {
-    std::printf("  %s\n", result.remark.c_str());
-    return;
-  }
+namespace {
+
+// Where a subject is held against its baselines, one by one.
+void print_table(const outcome& result) {
   const bool by_cpu = result.judged_by == metric::cpu;
-  std::printf("   (an operation is %s%s)\n", result.operation.c_str(), options.quick ? "; quick" : "");
   std::printf("  %-26s %9s %9s %9s %9s %6s  %s\n", "", "ns/op", "min", "cpu ns", "syscalls", "parks",
               by_cpu ? "annulet's CPU / its" : "annulet's time / its       by CPU");
   for (const standing& line : result.standings) {
@@ -249,10 +251,39 @@ void print(const outcome& result, const run_options& options) {
     }
     std::putchar('\n');
   }
+}
+
+// Where all are held against one of them.
+void print_field(const outcome& result) {
+  std::printf("  %-28s %8s %8s %8s %6s %11s  %-25s %s\n", "", "ns/op", "cpu ns", "syscalls", "parks",
+              "client's", "its CPU / that of", "annulet's / its");
+  std::printf("  %-28s %8s %8s %8s %6s %11s  %s\n", "", "", "", "", "", "sleeps/100",
+              result.reference.c_str());
+  for (const standing& line : result.standings) {
+    std::printf("  %-28s %8s %8s %8s %6s %11s  %.3f [%.3f .. %.3f]  ", line.name.c_str(),
+                figure(line.wall_ns.median).c_str(), figure(line.cpu_ns.median).c_str(),
+                line.syscalls ? text("%.2f", *line.syscalls).c_str() : "-",
+                text("%.2f", line.parks.median).c_str(),
+                line.client_sleeps ? text("%.1f", line.client_sleeps->median * 100).c_str() : "-",
+                line.to_reference->median, line.to_reference->low_quartile, line.to_reference->high_quartile);
+    std::puts(line.ratio ? text("%.3f", line.ratio->median).c_str() : "");
+  }
+}
+
+}  // namespace
+
+void print(const outcome& result, const run_options& options) {
+  std::printf("\n%s  %s", result.bench.c_str(), result.setting.c_str());
+  if (result.standings.empty()) {
+    std::printf("  %s\n", result.remark.c_str());
+  } else {
+    std::printf("   (an operation is %s%s)\n", result.operation.c_str(), options.quick ? "; quick" : "");
+    result.reference.empty() ? print_table(result) : print_field(result);
+  }
   for (const verdict& one : result.verdicts) {
     std::printf("  %-10s asked %s; found %s\n", word(one.met), one.asked.c_str(), one.found.c_str());
   }
-  if (!result.remark.empty()) {
+  if (!result.standings.empty() && !result.remark.empty()) {
     std::printf("  note: %s\n", result.remark.c_str());
   }
   std::fflush(stdout);
@@ -261,7 +292,7 @@ void print(const outcome& result, const run_options& options) {
 void print_summary(const harness& run) {
   int met = 0, missed = 0, open = 0;
   for (const outcome& result : run.outcomes()) {
-    if (result.standings.empty()) {
+    if (result.standings.empty() && result.verdicts.empty()) {
       ++open;
     }
     for (const verdict& one : result.verdicts) {
@@ -270,7 +301,7 @@ void print_summary(const harness& run) {
   }
   std::printf("\n%d targets met, %d missed, %d not judged\n", met, missed, open);
   for (const outcome& result : run.outcomes()) {
-    if (result.standings.empty()) {
+    if (result.standings.empty() && result.verdicts.empty()) {
       std::printf("  %s %s: %s\n", result.bench.c_str(), result.setting.c_str(), result.remark.c_str());
     }
     for (const verdict& one : result.verdicts) {

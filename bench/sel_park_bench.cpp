@@ -12,21 +12,17 @@
 #include <annulet/hub/hub.hpp>
 
 #include <sys/mman.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
 #include <time.h>
-#include <unistd.h>
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <memory>
 #include <new>
 #include <random>
-#include <string_view>
-
-#include <csignal>
 
 #include "benches.hpp"
+#include "child_process.hpp"
 #include "harness.hpp"
 #include "pollers.hpp"
 
@@ -50,32 +46,11 @@ void spin_for(std::uint64_t ns) {
 // The process that makes the events. It is forked before there is a hub, and ends with this one.
 class sender {
  public:
-  sender(const socket_pairs& sockets, std::size_t active, int processor) {
-    void* page = mmap(nullptr, sizeof *asked_, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (page == MAP_FAILED) {
-      fail("mmap: %s", std::strerror(errno));
-    }
-    asked_ = new (page) std::atomic<std::uint64_t>(0);
-    // Without it this process would wait for ever.
-    std::signal(SIGCHLD, [](int) {
-      constexpr std::string_view words = "annulet_bench: the process that sends has ended early\n";
-      [[maybe_unused]] const auto written = ::write(STDERR_FILENO, words.data(), words.size());
-      _exit(1);
-    });
-    const pid_t parent = getpid();
-    child_ = fork();
-    if (child_ < 0) {
-      fail("fork: %s", std::strerror(errno));
-    }
-    if (child_ == 0) {
-      serve(sockets, active, processor, parent);
-    }
-  }
+  sender(const socket_pairs& sockets, std::size_t active, int processor)
+      : asked_(make_shared()), child_(processor, [&] { serve(sockets, active); }) {}
   ~sender() {
-    std::signal(SIGCHLD, SIG_DFL);
+    child_.expect_end();
     asked_->store(over, std::memory_order_release);
-    waitpid(child_, nullptr, 0);
-    munmap(asked_, sizeof *asked_);
   }
   sender(const sender&) = delete;
   sender& operator=(const sender&) = delete;
@@ -83,14 +58,22 @@ class sender {
   void ask_for(std::uint64_t round) { asked_->store(round, std::memory_order_release); }
 
  private:
+  using shared_round = std::atomic<std::uint64_t>;
+  struct unmap {
+    void operator()(shared_round* round) const { munmap(round, sizeof *round); }
+  };
   static constexpr std::uint64_t over = ~std::uint64_t{0};
 
-  [[noreturn]] void serve(const socket_pairs& sockets, std::size_t active, int processor, pid_t parent) {
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (getppid() != parent) {
-      _exit(1);
+  static shared_round* make_shared() {
+    void* page =
+        mmap(nullptr, sizeof(shared_round), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (page == MAP_FAILED) {
+      fail("mmap: %s", std::strerror(errno));
     }
-    pin_this_thread(processor);
+    return new (page) shared_round(0);
+  }
+
+  void serve(const socket_pairs& sockets, std::size_t active) {
     traffic load(sockets, active);
     std::minstd_rand random(7);
     // Long enough that the other thread sleeps by then: its way into the wait takes a few microseconds.
@@ -98,7 +81,7 @@ class sender {
     for (std::uint64_t done = 0;;) {
       const std::uint64_t round = asked_->load(std::memory_order_acquire);
       if (round == over) {
-        _exit(0);
+        return;
       }
       if (round == done) {
         __builtin_ia32_pause();
@@ -111,8 +94,8 @@ class sender {
     }
   }
 
-  std::atomic<std::uint64_t>* asked_ = nullptr;
-  pid_t child_ = -1;
+  std::unique_ptr<shared_round, unmap> asked_;
+  child_process child_;  // the first to go
 };
 
 void park_turn(meter& clock, poller& by, traffic& load, sender& other, std::uint64_t rounds) {

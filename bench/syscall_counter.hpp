@@ -1,4 +1,5 @@
-// Counts the system calls of the calling thread by the kernel's own tracepoint, raw_syscalls:sys_enter.
+// Counts the system calls of the calling thread, or of the threads that it begins as well, by the kernel's
+// own tracepoint, raw_syscalls:sys_enter.
 //
 // While such a counter exists every thread of the machine takes the slow way into the kernel, so none is open
 // during a timed turn: each contender is counted in a turn of its own.
@@ -8,12 +9,14 @@
 #include <optional>
 #include <string>
 
+#include "harness.hpp"
+
 namespace bench {
 
 class syscall_counter {
  public:
   // None where the kernel or the rights of this process do not allow it; why_not() says which.
-  static std::optional<syscall_counter> open();
+  static std::optional<syscall_counter> open(accounting counted);
   static const std::string& why_not();
 
   syscall_counter(syscall_counter&& other) noexcept;
