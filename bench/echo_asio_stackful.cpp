@@ -1,7 +1,11 @@
 // `echo` on Boost.Asio with a stackful coroutine a connection (spawn, on Boost.Coroutine), its locks switched
 // off: the blocking style that annulet has as well.
+//
+// Given a loop, or any executor, spawn makes a strand for each coroutine, whose lock and queue every
+// completion would pass through. It makes none for a handler that is bound to an executor.
 #define BOOST_COROUTINES_NO_DEPRECATION_WARNING
 #include <array>
+#include <boost/asio/bind_executor.hpp>
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
@@ -15,7 +19,8 @@ namespace {
 
 namespace asio = boost::asio;
 
-void serve(asio::io_context& loop, int fd, echo_course& course, asio::yield_context yield) {
+template <class Yield>
+void serve(asio::io_context& loop, int fd, echo_course& course, Yield yield) {
   asio::ip::tcp::socket socket(loop, asio::ip::tcp::v4(), fd);
   std::array<char, echo_buffer_size> buffer;
   while (!course.over()) {
@@ -32,7 +37,8 @@ void serve_asio_stackful(std::span<const int> fds, echo_course& course) {
   asio::io_context loop(BOOST_ASIO_CONCURRENCY_HINT_UNSAFE);
   for (const int fd : fds) {
     asio::spawn(
-        loop, [&loop, &course, fd](asio::yield_context yield) { serve(loop, fd, course, yield); },
+        asio::bind_executor(loop.get_executor(), [] {}),
+        [&loop, &course, fd](auto yield) { serve(loop, fd, course, yield); },
         boost::coroutines::attributes(128 * 1024));
   }
   loop.run();
