@@ -34,12 +34,15 @@ class echo_course {
         mark_(start_) {}
 
   // To be called when the bytes have been handed to the kernel.
-  void echoed(std::size_t bytes) {
-    done_ += bytes;
-    if (done_ >= mark_) {
+  void echoed(std::size_t bytes) { reached(done_ + bytes); }
+  // The same for a server that keeps the sum of all bytes itself; to be called when that has come to mark().
+  void reached(std::uint64_t done) {
+    done_ = done;
+    while (done_ >= mark_) {
       pass_mark();
     }
   }
+  std::uint64_t mark() const { return mark_; }
   bool over() const { return done_ >= end_; }
 
  private:
@@ -49,8 +52,10 @@ class echo_course {
       mark_ = stop_;
       clock_.start();
     } else if (mark_ == stop_) {
-      mark_ = std::numeric_limits<std::uint64_t>::max();
+      mark_ = end_;
       clock_.stop((done_ - started_at_) / message_);
+    } else {
+      mark_ = std::numeric_limits<std::uint64_t>::max();
     }
   }
 
