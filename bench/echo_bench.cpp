@@ -95,8 +95,15 @@ class echo_contests {
                .turn_length = run_.options().quick ? 1.0 : 2.0});
   }
 
-  // An echo's time in the contest before.
-  double epoll_ns() const { return run_.outcomes().back().standings.at(1).wall_ns.median; }
+  // An echo's time at the reference, in the contest before.
+  double epoll_ns() const {
+    const std::vector<standing>& standings = run_.outcomes().back().standings;
+    const auto epoll = std::ranges::find(standings, reference_name, &standing::name);
+    if (epoll == standings.end()) {
+      fail("echo: there are no figures of '%s' to pace by", reference_name);
+    }
+    return epoll->wall_ns.median;
+  }
 
   harness& run_;
   const echo_load load_;
