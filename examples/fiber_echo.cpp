@@ -7,6 +7,7 @@
 #include <annulet/hub/hub.hpp>
 #include <annulet/hub/io.hpp>
 #include <annulet/hub/signal_set.hpp>
+#include <annulet/runtime/deadline.hpp>
 #include <annulet/runtime/event.hpp>
 #include <annulet/runtime/fiber.hpp>
 
@@ -14,12 +15,14 @@
 #include <netinet/tcp.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <unistd.h>
 #include <array>
 #include <cerrno>
 #include <charconv>
 #include <chrono>
 #include <csignal>
 #include <cstdint>
+#include <exception>
 #include <iostream>
 #include <string>
 #include <string_view>
@@ -39,6 +42,12 @@ std::ostream& operator<<(std::ostream& out, const statistics& s) {
   return out << s.connections << " connections, " << s.bytes << " bytes";
 }
 
+// Of descriptors or memory. It may be over when a connection has ended.
+bool is_shortage(const std::error_code& error) {
+  return error == std::errc::too_many_files_open || error == std::errc::too_many_files_open_in_system ||
+         error == std::errc::no_buffer_space || error == std::errc::not_enough_memory;
+}
+
 // Shared by all the fibers without a lock: they take turns only where one waits.
 class echo_server {
  public:
@@ -51,7 +60,11 @@ class echo_server {
         annulet::spawn({.name = "connection"}, &echo_server::echo, this, listener.accept());
         ++served_.connections;
       } catch (const std::system_error& e) {
-        after(e);
+        if (is_shortage(e.code())) {
+          wait_for_room(e);
+        } else if (e.code() != std::errc::connection_aborted) {  // the peer went before it was accepted
+          throw;
+        }
       }
     }
   }
@@ -72,50 +85,55 @@ class echo_server {
   }
 
   // Who waits to be accepted stays in the queue until a connection ends, or for a moment: whatever is short
-  // may come from elsewhere too.
-  void after(const std::system_error& e) {
-    switch (e.code().value()) {
-      case ECONNABORTED:  // the peer went before it was accepted
-        return;
-      case EMFILE:
-      case ENFILE:
-      case ENOBUFS:
-      case ENOMEM:
-        if (!std::exchange(said_, true)) {
-          std::cerr << "fiber_echo: " << e.what() << "; who comes now waits for a connection to end"
-                    << std::endl;
-        }
-        has_room_.wait(100ms);
-        return;
-      default:
-        throw;
+  // may come from elsewhere too. It is said once, and anew only when there was no shortage for 5 seconds.
+  void wait_for_room(const std::system_error& shortage) {
+    if (quiet_until_.reached()) {
+      std::cerr << "fiber_echo: " << shortage.what() << "; who comes now waits for a connection to end"
+                << std::endl;
     }
+    quiet_until_ = 5s;
+    has_room_.wait(100ms);
   }
 
   statistics served_;
   annulet::event has_room_;
-  bool said_ = false;
+  annulet::deadline quiet_until_ = annulet::deadline::past();
 };
 
-annulet::descriptor listen_on(std::uint16_t port) {
-  const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), on = 1;
-  auto listener = fd < 0 ? annulet::descriptor() : annulet::descriptor::adopt(fd);
-  const sockaddr_in address{AF_INET, htons(port), {htonl(INADDR_LOOPBACK)}, {}};
-  // What is accepted inherits TCP_NODELAY.
-  if (fd < 0 || ::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) != 0 ||
-      ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) != 0 ||
-      ::bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 ||
-      ::listen(fd, SOMAXCONN) != 0) {
-    throw std::system_error(errno, std::generic_category(),
-                            "cannot listen on 127.0.0.1:" + std::to_string(port));
+// What a system call has returned, where that is no error.
+int require(int result, const std::string& what) {
+  if (result < 0) {
+    throw std::system_error(errno, std::generic_category(), what);
   }
+  return result;
+}
+
+annulet::descriptor own(int fd) {
+  try {
+    return annulet::descriptor::adopt(fd);
+  } catch (...) {
+    ::close(fd);  // it is still ours
+    throw;
+  }
+}
+
+annulet::descriptor listen_on(std::uint16_t port) {
+  const std::string what = "cannot listen on 127.0.0.1:" + std::to_string(port);
+  const sockaddr_in address{AF_INET, htons(port), {htonl(INADDR_LOOPBACK)}, {}};
+  const int on = 1;
+  auto listener = own(require(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), what));
+  const int fd = listener.fileno();
+  require(::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on), what);
+  require(::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on), what);  // what is accepted inherits it
+  require(::bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address), what);
+  require(::listen(fd, SOMAXCONN), what);
   return listener;
 }
 
 std::uint16_t port_of(const annulet::descriptor& socket) {
   sockaddr_in address{};
   socklen_t size = sizeof address;
-  ::getsockname(socket.fileno(), reinterpret_cast<sockaddr*>(&address), &size);
+  require(::getsockname(socket.fileno(), reinterpret_cast<sockaddr*>(&address), &size), "getsockname");
   return ntohs(address.sin_port);
 }
 
@@ -138,7 +156,8 @@ int serve(std::uint16_t port) {
   auto serving = annulet::spawn({.name = "server"}, &echo_server::run, &server, std::move(listener));
   for (statistics told; !stop.wait(1s) && !serving.done();) {
     if (server.served() != told) {
-      std::cout << "so far " << (told = server.served()) << std::endl;
+      told = server.served();
+      std::cout << "so far " << told << std::endl;
     }
   }
   const bool failed = serving.done();

@@ -266,7 +266,7 @@ TEST_CASE_TEMPLATE("an echo server without descriptors waits without CPU, and go
   const auto end = server.wait();
   CHECK(end.exit == 0);
   CHECK(end.out.ends_with("served 52 connections, 260 bytes\n"));
-  // Once, however often it ran short.
+  // Once, however often it ran short meanwhile.
   CHECK_MESSAGE(std::ranges::count(end.err, '\n') == (Server::tells_of_shortage ? 1 : 0), end.err);
   CHECK((end.err.find("Too many open files") != std::string::npos) == Server::tells_of_shortage);
 }
@@ -284,6 +284,37 @@ TEST_CASE_TEMPLATE(
   const auto sockets = too_many_clients(server, most);
   limit(200);
   CHECK(answered_in(sockets.back()) < 1s);
+}
+
+TEST_CASE("fiber_echo says anew that descriptors are short when for 5 seconds they were not") {
+  constexpr std::size_t most = 32;
+  const descriptor said(require_ok(::memfd_create("stderr", MFD_CLOEXEC), "memfd_create"));
+  const auto lines = [&] {
+    std::string text(4096, ' ');
+    require_ok(static_cast<int>(::pread(said.get(), text.data(), text.size(), 0)), "pread");
+    return std::ranges::count(text, '\n');
+  };
+  echo_program server("fiber_echo", "0", [&] {
+    limit_descriptors(most, most);
+    ::dup2(said.get(), STDERR_FILENO);
+  });
+  const auto run_short = [&](std::ptrdiff_t lines_then) {
+    const auto sockets = too_many_clients(server, most);
+    REQUIRE(becomes_true([&] { return lines() >= lines_then; }));
+    CHECK(lines() == lines_then);
+  };
+  // The last in the queue is answered, so the server has seen the end of the shortage.
+  const auto recover = [&] { REQUIRE(echo(connect_to(server.port_number), "x") == "x"); };
+  run_short(1);
+  recover();
+  run_short(1);
+  recover();
+  ::usleep(5'100'000);
+  run_short(2);
+
+  server.signal(SIGTERM);
+  CHECK(server.wait().exit == 0);
+  CHECK(lines() == 2);
 }
 
 TEST_CASE("fiber_echo takes all the descriptors that it may have") {
