@@ -17,10 +17,16 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
+#include <unistd.h>
+#include <algorithm>
 #include <charconv>
+#include <chrono>
+#include <cstddef>
 #include <cstdio>
-#include <cstdlib>
 #include <exception>
+#include <optional>
+#include <string>
+#include <string_view>
 #include <system_error>
 
 namespace demo {
@@ -171,11 +177,15 @@ void compare_pollers(const listener& here, const options& chosen) {
 }
 
 void run(const options& chosen) {
-  // The second act has both ends in this process.
+  // Two descriptors a connection: the second act has both ends in this process.
   const std::size_t by_fibers = std::min<std::size_t>(chosen.connections, 5'000);
   need_descriptors(std::max(chosen.connections, 2 * by_fibers) + 32);
   const listener here;
   compare_pollers(here, chosen);
+  if (by_fibers < chosen.connections) {
+    std::printf("\nThe second act takes only %s of the %s connections, for both ends are in this process.\n",
+                grouped(by_fibers).c_str(), grouped(chosen.connections).c_str());
+  }
   serve_by_fibers(here.fd, here.address, by_fibers, chosen.quick ? 150ms : 3000ms);
 }
 

@@ -95,6 +95,14 @@ TEST_CASE("the demo runs with any number of connections, and where there is but 
   CHECK(end.out.find("share the one CPU") != std::string::npos);
   CHECK(row(end.out, "connections served") == std::vector<std::string>{"21", "21"});
   CHECK(row(second_act(end), "connections served") == std::vector<std::string>{"7"});
+  CHECK(end.out.find("takes only") == std::string::npos);
+}
+
+TEST_CASE("the demo's fibers take 5,000 connections at most, and the demo says so") {
+  const auto end = demo({"--connections", "5001", "--quick"});
+  CHECK_MESSAGE(end.exit == 0, end.err);
+  CHECK(end.out.find("\nThe second act takes only 5,000 of the 5,001 connections, ") != std::string::npos);
+  CHECK(row(second_act(end), "connections served") == std::vector<std::string>{"5,000"});
 }
 
 TEST_CASE("the demo says why where it may not count system calls, and does the rest") {
