@@ -2,8 +2,10 @@
 
 #include "fd_state.hpp"
 #include "hub_core.hpp"
+#include "io_error.hpp"
 #include "syscalls.hpp"
 
+#include <cerrno>
 #include <string>
 #include <system_error>
 
@@ -11,43 +13,40 @@
 
 namespace annulet {
 
-namespace {
-
-[[noreturn]] void failed(int error, const std::string& call) {
-  throw std::system_error(error, std::generic_category(), "annulet: " + call);
-}
-
-std::string close_call(int fd) { return "close(" + std::to_string(fd) + ")"; }
-
-}  // namespace
-
 void close(int fd) {
+  constexpr const char* call = "close";
   detail::hub_core* const hub = detail::hub_core::current();
   detail::fd_state* const file = hub == nullptr ? nullptr : hub->find_state(fd);
-  if (file != nullptr && (file->closing() || file->in_use())) {
-    if (file->closing()) {
-      failed(EBADF, close_call(fd));
-    }
+  if (file != nullptr && file->closing()) {
+    detail::throw_io_error(EBADF, call, fd);
+  }
+  if (file != nullptr && file->in_use()) {
     if (const auto open = detail::kernel(SYS_fcntl, fd, F_GETFD); !open.ok()) {
-      failed(open.error(), close_call(fd));
+      detail::throw_io_error(open.error(), call, fd);
     }
     hub->prepare_close_and_wait(*file);
+  } else if (file != nullptr) {
+    file->was_closed();  // a call may be about to begin
   }
-  // EINTR: Linux has closed it all the same.
-  if (const auto closed = detail::kernel(SYS_close, fd); !closed.ok() && closed.error() != EINTR) {
-    failed(closed.error(), close_call(fd));
+  const auto closed = hub == nullptr ? detail::close_file(fd) : hub->close_number(fd);
+  if (!closed.ok()) {
+    detail::throw_io_error(closed.error(), call, fd);
   }
 }
 
 int dup2(int source, int target) {
-  const auto call = [&] { return "dup2(" + std::to_string(source) + ", " + std::to_string(target) + ")"; };
+  const auto failed = [&](int error) {
+    throw std::system_error(error, std::generic_category(),
+                            "annulet: dup2(" + std::to_string(source) + ", " + std::to_string(target) + ")");
+  };
   detail::hub_core* const hub = detail::hub_core::current();
   if (hub != nullptr) {
     for (const int fd : {source, target}) {
       if (const detail::fd_state* const file = hub->find_state(fd); file != nullptr && file->closing()) {
-        failed(EBADF, call());
+        failed(EBADF);
       }
     }
+    hub->io().flush_changes();  // what is asked of the old file is not to be asked of the new one
   }
   // First the call: it replaces the file in one step or changes nothing. The watches hold the old file until
   // they are let go, right after.
@@ -57,11 +56,15 @@ int dup2(int source, int target) {
                             : detail::kernel(SYS_dup3, source, target, 0);
   } while (made.error() == EINTR || made.error() == EBUSY);
   if (!made.ok()) {
-    failed(made.error(), call());
+    failed(made.error());
   }
   detail::fd_state* const file = hub == nullptr ? nullptr : hub->find_state(target);
-  if (file != nullptr && source != target && file->in_use()) {
-    hub->prepare_close_and_wait(*file);
+  if (file != nullptr && source != target) {
+    if (file->in_use()) {
+      hub->prepare_close_and_wait(*file);
+    } else {
+      file->was_closed();
+    }
   }
   return target;
 }

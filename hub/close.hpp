@@ -11,13 +11,16 @@
 namespace [[gnu::visibility("default")]] annulet {
 
 // Closes fd, once. Every selector that has it registered reports it from now on as poll(2) reports a closed
-// descriptor, a parked one at once. Does not park. Throws std::system_error (EBADF, and what close(2) says:
-// the descriptor is closed even then); a descriptor that was not open changes nothing.
+// descriptor, a parked one at once; calls of other fibers on it end with EBADF. Parks only where the kernel
+// carries out such a call, until that has ended, or SO_LINGER has close(2) wait; nothing interrupts it.
+// Throws std::system_error (EBADF, and what close(2) says: the descriptor is closed even then); a descriptor
+// that was not open changes nothing.
 void close(int fd);
 
 // Makes `target` refer to the file of `source`, as dup2(2); returns target. Whoever watched target learns
-// that it was closed. Where both are the same nothing happens. Does not park. Throws std::system_error (EBADF
-// and the others of dup2(2)), and has then changed nothing.
+// that it was closed. Where both are the same nothing happens. Parks as close does; until it returns, target
+// says EBADF to calls of other fibers. Throws std::system_error (EBADF and the others of dup2(2)), and has
+// then changed nothing.
 int dup2(int source, int target);
 
 }  // namespace annulet

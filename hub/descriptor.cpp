@@ -3,6 +3,7 @@
 #include "fd_state.hpp"
 #include "hub_core.hpp"
 #include "io.hpp"
+#include "io_error.hpp"
 #include "io_step.hpp"
 #include "syscalls.hpp"
 
@@ -14,16 +15,6 @@
 #include <fcntl.h>
 
 namespace annulet {
-
-namespace {
-
-// What the hub knows of it, where it is this object's still. Null where the number was closed meanwhile.
-detail::fd_state* own_state(detail::hub_core& hub, int fd, std::uint32_t incarnation) noexcept {
-  detail::fd_state* const file = hub.find_state(fd);
-  return file != nullptr && file->incarnation() == incarnation ? file : nullptr;
-}
-
-}  // namespace
 
 descriptor::descriptor(int fd, std::uint32_t incarnation, std::shared_ptr<detail::hub_link> link) noexcept
     : fd_(fd), incarnation_(incarnation), link_(std::move(link)) {}
@@ -50,23 +41,21 @@ void descriptor::drop() noexcept {
   const int fd = std::exchange(fd_, -1);
   const auto link = std::move(link_);
   detail::hub_core* const hub = link->hub.load(std::memory_order_acquire);
-  if (hub == nullptr) {
-    (void)detail::kernel(SYS_close, fd);
-    return;
-  }
-  detail::check(hub == detail::hub_core::current(),
+  detail::check(hub == nullptr || hub == detail::hub_core::current(),
                 "a descriptor was destroyed on another thread than its hub's while the hub was alive");
-  detail::fd_state* const file = own_state(*hub, fd, incarnation_);
-  if (file == nullptr) {
+  detail::fd_state* const file = hub == nullptr ? link->last_known(fd) : hub->find_state(fd);
+  if (file == nullptr || file->incarnation() != incarnation_) {
     return;  // closed by its number, which may be another's
   }
-  hub->prepare_close(*file);
-  if (file->has_requests()) {
-    file->close_after_requests();
-  } else {
+  if (hub != nullptr) {
+    hub->prepare_close(*file);
+    if (file->has_requests()) {
+      file->close_after_requests();
+      return;
+    }
     file->end_closing();
-    (void)detail::kernel(SYS_close, fd);
   }
+  (void)detail::kernel(SYS_close, fd);
 }
 
 descriptor descriptor::adopt(int fd) {
@@ -86,11 +75,11 @@ descriptor descriptor::adopt(int fd) {
   return {fd, file.incarnation(), hub.link()};
 }
 
-// Whoever owned the number before has lost it: the kernel has given it out anew.
+// Whoever had the number before has lost it: the kernel has given it out anew.
 descriptor detail::adopt_new(hub_core& hub, int fd, file_kind kind) {
   try {
     fd_state& file = hub.state_of(fd);
-    if (file.in_use()) {
+    if (file.in_use() || file.closing()) {
       hub.prepare_close(file);
       file.end_closing();
     }
@@ -102,95 +91,95 @@ descriptor detail::adopt_new(hub_core& hub, int fd, file_kind kind) {
   }
 }
 
-int descriptor::release() {
-  constexpr const char* call = "descriptor::release";
+// Owns nothing any more, whatever comes of the rest.
+descriptor::given_up descriptor::give_up(const char* call) {
   if (fd_ < 0) {
     detail::throw_io_error(EBADF, call, fd_);
   }
   detail::hub_core& hub = detail::hub_core::of(*link_, call);
-  detail::fd_state* const file = own_state(hub, fd_, incarnation_);
+  detail::fd_state* const file = hub.find_state(fd_);
   const int fd = std::exchange(fd_, -1);
   const auto link = std::move(link_);
-  if (file == nullptr) {
-    detail::throw_io_error(EBADF, call, fd);
+  if (file == nullptr || file->incarnation() != incarnation_) {
+    detail::throw_io_error(EBADF, call, fd);  // it was closed by its number
   }
-  file->begin_closing();  // selectors go on watching it
-  file->await_requests();
-  file->end_closing();
-  return fd;
+  return {hub, *file, fd};
+}
+
+int descriptor::release() {
+  const given_up own = give_up("descriptor::release");
+  own.file.begin_closing();  // selectors go on watching it
+  own.file.await_requests();
+  own.file.end_closing();
+  return own.fd;
 }
 
 void descriptor::close() {
   constexpr const char* call = "descriptor::close";
-  if (fd_ < 0) {
-    detail::throw_io_error(EBADF, call, fd_);
-  }
-  detail::hub_core& hub = detail::hub_core::of(*link_, call);
-  detail::fd_state* const file = own_state(hub, fd_, incarnation_);
-  const int fd = std::exchange(fd_, -1);
-  const auto link = std::move(link_);
-  if (file == nullptr) {
-    detail::throw_io_error(EBADF, call, fd);
-  }
-  hub.prepare_close_and_wait(*file);  // also where the number was closed behind the hub's back
-  if (const auto closed = detail::kernel(SYS_close, fd); !closed.ok() && closed.error() != EINTR) {
-    detail::throw_io_error(closed.error(), call, fd);
+  const given_up own = give_up(call);
+  own.hub.prepare_close_and_wait(own.file);  // also where the number was closed behind the hub's back
+  if (const auto closed = own.hub.close_number(own.fd); !closed.ok()) {
+    detail::throw_io_error(closed.error(), call, own.fd);
   }
 }
 
-std::size_t descriptor::read(mutable_buffer into, deadline until) {
+std::size_t descriptor::read(mutable_buffer into, deadline until) const {
   return annulet::read(*this, into, until);
 }
-std::size_t descriptor::write(const_buffer from, deadline until) {
+std::size_t descriptor::write(const_buffer from, deadline until) const {
   return annulet::write(*this, from, until);
 }
-std::size_t descriptor::readv(std::span<const iovec> into, deadline until) {
+std::size_t descriptor::readv(std::span<const iovec> into, deadline until) const {
   return annulet::readv(*this, into, until);
 }
-std::size_t descriptor::writev(std::span<const iovec> from, deadline until) {
+std::size_t descriptor::writev(std::span<const iovec> from, deadline until) const {
   return annulet::writev(*this, from, until);
 }
-std::size_t descriptor::recv(mutable_buffer into, deadline until) {
-  return annulet::recv(*this, into, 0, until);
+std::size_t descriptor::recv(mutable_buffer into, deadline until) const {
+  return annulet::recv(*this, into, until);
 }
-std::size_t descriptor::recv(mutable_buffer into, int flags, deadline until) {
+std::size_t descriptor::recv(mutable_buffer into, message_flags flags, deadline until) const {
   return annulet::recv(*this, into, flags, until);
 }
-std::size_t descriptor::send(const_buffer from, deadline until) {
-  return annulet::send(*this, from, 0, until);
+std::size_t descriptor::send(const_buffer from, deadline until) const {
+  return annulet::send(*this, from, until);
 }
-std::size_t descriptor::send(const_buffer from, int flags, deadline until) {
+std::size_t descriptor::send(const_buffer from, message_flags flags, deadline until) const {
   return annulet::send(*this, from, flags, until);
 }
-std::size_t descriptor::recvfrom(mutable_buffer into, socket_address& sender, int flags, deadline until) {
+std::size_t descriptor::recvfrom(mutable_buffer into, socket_address& sender, message_flags flags,
+                                 deadline until) const {
   return annulet::recvfrom(*this, into, sender, flags, until);
 }
-std::size_t descriptor::sendto(const_buffer from, const socket_address& receiver, int flags, deadline until) {
+std::size_t descriptor::sendto(const_buffer from, const socket_address& receiver, message_flags flags,
+                               deadline until) const {
   return annulet::sendto(*this, from, receiver, flags, until);
 }
-std::size_t descriptor::read_exactly(mutable_buffer into, deadline until, std::size_t* done) {
+std::size_t descriptor::read_exactly(mutable_buffer into, deadline until, std::size_t* done) const {
   return annulet::read_exactly(*this, into, until, done);
 }
-void descriptor::write_all(const_buffer from, deadline until, std::size_t* done) {
+void descriptor::write_all(const_buffer from, deadline until, std::size_t* done) const {
   annulet::write_all(*this, from, until, done);
 }
-descriptor descriptor::accept(deadline until) { return annulet::accept(*this, until); }
-descriptor descriptor::accept(socket_address& peer, deadline until) {
+descriptor descriptor::accept(deadline until) const { return annulet::accept(*this, until); }
+descriptor descriptor::accept(socket_address& peer, deadline until) const {
   return annulet::accept(*this, peer, until);
 }
-void descriptor::connect(const socket_address& peer, deadline until) { annulet::connect(*this, peer, until); }
-std::optional<std::size_t> descriptor::try_read(mutable_buffer into) {
+void descriptor::connect(const socket_address& peer, deadline until) const {
+  annulet::connect(*this, peer, until);
+}
+std::optional<std::size_t> descriptor::try_read(mutable_buffer into) const {
   return annulet::try_read(*this, into);
 }
-std::optional<std::size_t> descriptor::try_write(const_buffer from) {
+std::optional<std::size_t> descriptor::try_write(const_buffer from) const {
   return annulet::try_write(*this, from);
 }
-std::optional<std::size_t> descriptor::try_recv(mutable_buffer into, int flags) {
+std::optional<std::size_t> descriptor::try_recv(mutable_buffer into, message_flags flags) const {
   return annulet::try_recv(*this, into, flags);
 }
-std::optional<std::size_t> descriptor::try_send(const_buffer from, int flags) {
+std::optional<std::size_t> descriptor::try_send(const_buffer from, message_flags flags) const {
   return annulet::try_send(*this, from, flags);
 }
-std::optional<descriptor> descriptor::try_accept() { return annulet::try_accept(*this); }
+std::optional<descriptor> descriptor::try_accept() const { return annulet::try_accept(*this); }
 
 }  // namespace annulet

@@ -7,13 +7,19 @@
 //   }
 //
 // The hub keeps one poll request armed for it, so that waiting costs no request and a receive after its event
-// is one call. (TCP's urgent data is not seen by it: what follows that may wait for the next event. Who uses
-// it calls by the plain number.) It belongs to the thread of the hub on which it was made: calls elsewhere
-// throw wrong_thread, and hub_gone when the hub has ended; the destructor then still closes. To hand the file
-// to another thread, release() it here and adopt() it there. Selectors may watch it at the same time.
+// is one call. It may be moved while other fibers are in its calls. Selectors may watch it at the same time.
+//
+// TCP's urgent data is not seen by it: what follows urgent data may wait for the next event. Who uses that
+// calls by the plain number, annulet::recv(conn.fileno(), ...), which remembers nothing.
+//
+// It belongs to the thread of the hub on which it was made. Calls elsewhere throw wrong_thread, and hub_gone
+// when the hub has ended; the destructor then still closes, but on a foreign thread, while the hub lives, it
+// ends the process with a message. To hand the file to another thread, release() it here and adopt() it
+// there.
 #pragma once
 
 #include "buffer.hpp"
+#include "message_flags.hpp"
 #include "socket_address.hpp"
 
 #include <annulet/runtime/deadline.hpp>
@@ -32,8 +38,10 @@ class descriptor;
 
 namespace detail {
 
+class fd_state;
 class hub_core;
 class hub_link;
+class io_call;
 enum class file_kind : std::uint8_t;
 // The owner of what a call of ours has just opened; closes it where it throws.
 [[nodiscard]] descriptor adopt_new(hub_core& hub, int fd, file_kind kind);
@@ -44,8 +52,9 @@ class descriptor {
  public:
   // Owns nothing: every call but the destructor says EBADF.
   descriptor() noexcept = default;
-  // Closes the file, without waiting. Where the kernel still carries out a call of another fiber on it, that
-  // is cancelled and the file is closed when it has ended.
+  // Closes the file, without parking. Where the kernel still carries out a call of another fiber on it, that
+  // is cancelled and the file is closed when it has ended. With SO_LINGER close(2) itself takes its time, and
+  // the thread waits: call close().
   ~descriptor();
   descriptor(descriptor&& other) noexcept;
   descriptor& operator=(descriptor&& other) noexcept;
@@ -64,55 +73,61 @@ class descriptor {
   [[nodiscard]] int fileno() const noexcept { return fd_; }
   [[nodiscard]] explicit operator bool() const noexcept { return fd_ >= 0; }
 
-  // The calls of io.hpp, for this descriptor; what they promise stands there.
-  std::size_t read(mutable_buffer into, deadline until = deadline::never());
-  std::size_t write(const_buffer from, deadline until = deadline::never());
-  std::size_t readv(std::span<const iovec> into, deadline until = deadline::never());
-  std::size_t writev(std::span<const iovec> from, deadline until = deadline::never());
-  std::size_t recv(mutable_buffer into, deadline until = deadline::never());
-  std::size_t recv(mutable_buffer into, int flags, deadline until = deadline::never());
-  std::size_t send(const_buffer from, deadline until = deadline::never());
-  std::size_t send(const_buffer from, int flags, deadline until = deadline::never());
-  std::size_t recvfrom(mutable_buffer into, socket_address& sender, int flags = 0,
-                       deadline until = deadline::never());
-  std::size_t sendto(const_buffer from, const socket_address& receiver, int flags = 0,
-                     deadline until = deadline::never());
+  // The calls of io.hpp, for this descriptor; what they promise stands there. Const, for what they change is
+  // the file, not who owns it.
+  std::size_t read(mutable_buffer into, deadline until = deadline::never()) const;
+  std::size_t write(const_buffer from, deadline until = deadline::never()) const;
+  std::size_t readv(std::span<const iovec> into, deadline until = deadline::never()) const;
+  std::size_t writev(std::span<const iovec> from, deadline until = deadline::never()) const;
+  std::size_t recv(mutable_buffer into, deadline until = deadline::never()) const;
+  std::size_t recv(mutable_buffer into, message_flags flags, deadline until = deadline::never()) const;
+  std::size_t send(const_buffer from, deadline until = deadline::never()) const;
+  std::size_t send(const_buffer from, message_flags flags, deadline until = deadline::never()) const;
+  std::size_t recvfrom(mutable_buffer into, socket_address& sender, message_flags flags = {},
+                       deadline until = deadline::never()) const;
+  std::size_t sendto(const_buffer from, const socket_address& receiver, message_flags flags = {},
+                     deadline until = deadline::never()) const;
   std::size_t read_exactly(mutable_buffer into, deadline until = deadline::never(),
-                           std::size_t* done = nullptr);
-  void write_all(const_buffer from, deadline until = deadline::never(), std::size_t* done = nullptr);
-  [[nodiscard]] descriptor accept(deadline until = deadline::never());
-  [[nodiscard]] descriptor accept(socket_address& peer, deadline until = deadline::never());
-  void connect(const socket_address& peer, deadline until = deadline::never());
-  std::optional<std::size_t> try_read(mutable_buffer into);
-  std::optional<std::size_t> try_write(const_buffer from);
-  std::optional<std::size_t> try_recv(mutable_buffer into, int flags = 0);
-  std::optional<std::size_t> try_send(const_buffer from, int flags = 0);
-  [[nodiscard]] std::optional<descriptor> try_accept();
+                           std::size_t* done = nullptr) const;
+  void write_all(const_buffer from, deadline until = deadline::never(), std::size_t* done = nullptr) const;
+  [[nodiscard]] descriptor accept(deadline until = deadline::never()) const;
+  [[nodiscard]] descriptor accept(socket_address& peer, deadline until = deadline::never()) const;
+  void connect(const socket_address& peer, deadline until = deadline::never()) const;
+  std::optional<std::size_t> try_read(mutable_buffer into) const;
+  std::optional<std::size_t> try_write(const_buffer from) const;
+  std::optional<std::size_t> try_recv(mutable_buffer into, message_flags flags = {}) const;
+  std::optional<std::size_t> try_send(const_buffer from, message_flags flags = {}) const;
+  [[nodiscard]] std::optional<descriptor> try_accept() const;
 
  private:
-  friend class file_ref;
+  friend class detail::io_call;
   friend descriptor detail::adopt_new(detail::hub_core& hub, int fd, detail::file_kind kind);
 
   descriptor(int fd, std::uint32_t incarnation, std::shared_ptr<detail::hub_link> link) noexcept;
   void drop() noexcept;
+  struct given_up {
+    detail::hub_core& hub;
+    detail::fd_state& file;
+    int fd;
+  };
+  given_up give_up(const char* call);
 
   int fd_ = -1;
   std::uint32_t incarnation_ = 0;  // of the number: it may be closed, and be another's, without us
   std::shared_ptr<detail::hub_link> link_;
 };
 
-// What a call is about: a plain number, or a descriptor. Made in the call's argument list, and nowhere else.
+// What a call is about: a plain number, or a descriptor, which it does not own.
 class file_ref {
  public:
   file_ref(int fd) noexcept : fd_(fd) {}
-  file_ref(const descriptor& file) noexcept : fd_(file.fd_), owner_(&file) {}
+  file_ref(const descriptor& file) noexcept : fd_(file.fileno()), owner_(&file) {}
 
   [[nodiscard]] int number() const noexcept { return fd_; }
-  [[nodiscard]] const descriptor* owner() const noexcept { return owner_; }
-  [[nodiscard]] std::uint32_t incarnation() const noexcept { return owner_->incarnation_; }
-  [[nodiscard]] const detail::hub_link* link() const noexcept { return owner_->link_.get(); }
 
  private:
+  friend class detail::io_call;
+
   int fd_;
   const descriptor* owner_ = nullptr;
 };

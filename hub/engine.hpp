@@ -1,10 +1,12 @@
-// The seam to the kernel: edge-notified watches, a bounded wait, a wake from any thread.
+// The seam to the kernel: edge-notified watches, requests that complete, a bounded wait, a wake from any
+// thread. Internal.
 //
 // Nothing here runs a fiber: events are noted in watches, which wake waiters, which makes fibers ready. What
 // an engine cannot recover from ends the process with a message; everything else it retries or reports to the
 // watch. All calls are for the hub's thread; others write to wake_fd().
 #pragma once
 
+#include "engine_info.hpp"
 #include "request.hpp"
 #include "watch.hpp"
 
@@ -12,21 +14,8 @@
 
 #include <cstdint>
 #include <span>
-#include <string>
-#include <vector>
 
-namespace annulet {
-
-// Which engine serves a hub, and how it was chosen.
-struct engine_info {
-  std::string name;                  // "io_uring"
-  std::vector<std::string> flags;    // set-up flags that the kernel accepted
-  std::vector<std::string> refused;  // what was tried first, and with which error it was refused
-  unsigned sq_entries = 0;
-  unsigned cq_entries = 0;
-};
-
-namespace detail {
+namespace annulet::detail {
 
 class engine {
  public:
@@ -92,6 +81,4 @@ class engine {
   bool unsubmitted_ = false;                    // prepared, and the kernel has not taken it yet
 };
 
-}  // namespace detail
-
-}  // namespace annulet
+}  // namespace annulet::detail

@@ -9,13 +9,10 @@
 #include "request.hpp"
 #include "watch.hpp"
 
-#include <annulet/runtime/deadline.hpp>
-#include <annulet/runtime/scheduler.hpp>
 #include <annulet/runtime/waiter.hpp>
 
 #include <array>
 #include <cstdint>
-#include <optional>
 
 namespace annulet::detail {
 
@@ -33,7 +30,7 @@ enum class file_kind : std::uint8_t {
   other,       // pipes (short reads of one may be packets), ttys, eventfd, inotify, ...
 };
 
-class fd_state final : public watch {
+class alignas(64) fd_state final : public watch {
  public:
   fd_state(hub_core& hub, int number) noexcept : hub_(hub), number_(number) {}
 
@@ -54,23 +51,24 @@ class fd_state final : public watch {
   // Becomes a descriptor's: the watch stays attached. Throws std::bad_alloc, and has then changed nothing.
   void own(file_kind kind);
 
-  // Whether a try may find anything: false only while an armed watch has said nothing since the last one
-  // found nothing. And whether nobody is before us.
+  // Whether nobody has the turn.
   [[nodiscard]] bool free(direction d) const noexcept { return !side(d).held; }
+  // Whether a try may find anything: false only while an armed watch has said nothing since the last one
+  // found nothing.
   [[nodiscard]] bool worth_a_try(direction d) const noexcept { return !owned_ || side(d).ready; }
-  // A try found nothing, or took all there was.
-  void exhausted(direction d, bool surely) noexcept {
-    if (surely || !hung_up_) {
-      side(d).ready = false;
-    }
-  }
+  // A try has just found nothing.
+  void found_empty(direction d) noexcept { side(d).ready = false; }
+  // A try took all there was, as it seems: behind a hang-up there is the end of the file still.
+  void drained(direction d) noexcept { side(d).ready = hung_up_; }
 
   // Ends the incarnation: all that wait in calls are told, calls answer EBADF, and the watch is let go.
   void begin_closing() noexcept;
+  // The same where nobody waits, and the number is closed already.
+  void was_closed() noexcept { ++incarnation_; }
   // Until the kernel holds no request of the closed one any more. Nothing interrupts it.
   void await_requests();
   [[nodiscard]] bool has_requests() const noexcept { return !requests_.empty(); }
-  void end_closing() noexcept { closing_ = false; }
+  void end_closing() noexcept { closing_ = orphaned_ = false; }
   // The same for a destructor, which does not wait: the last request closes the number.
   void close_after_requests() noexcept { orphaned_ = true; }
 
@@ -90,7 +88,8 @@ class fd_state final : public watch {
 
   [[nodiscard]] lane& side(direction d) noexcept { return lanes_[static_cast<std::size_t>(d)]; }
   [[nodiscard]] const lane& side(direction d) const noexcept { return lanes_[static_cast<std::size_t>(d)]; }
-  void arm(bool again);
+  enum class arming : std::uint8_t { once, anew };
+  void arm(arming how);
   void disarm() noexcept;
   static void tell(lane& l) noexcept;
   void request_ended() noexcept;
@@ -107,46 +106,5 @@ class fd_state final : public watch {
   intrusive_list<request> requests_;
   waiter* closer_ = nullptr;
 };
-
-// One fiber's turn at one direction of a descriptor, first come first served. A call that cannot be done at
-// once does everything else within one.
-class turn {
- public:
-  turn(hub_core& hub, fd_state& file, direction d, const char* call) noexcept
-      : hub_(hub), file_(file), incarnation_(file.incarnation()), direction_(d), call_(call) {}
-  ~turn();
-  turn(const turn&) = delete;
-  turn& operator=(const turn&) = delete;
-
-  // All four throw EBADF where the descriptor was closed, and interruptions; and say nothing, or false,
-  // where the deadline came.
-
-  // Parks behind those that came first.
-  [[nodiscard]] bool take(deadline until);
-  // Parks until the descriptor may be ready. At the deadline one more try is due.
-  [[nodiscard]] bool await_event(deadline until);
-  // Parks for a millisecond: for what no event tells of.
-  [[nodiscard]] bool rest(deadline until);
-  // Has the kernel carry it out, and parks meanwhile. What the kernel has done counts, whatever came between.
-  [[nodiscard]] std::optional<io_result> perform(const operation& what, deadline until);
-  // After each other park: the number may be another's. Throws EBADF.
-  void require_open() const;
-
- private:
-  using park_function = wake_reason (scheduler::*)(waiter&, deadline, wakers);
-  wake_reason await_completion(request& r, deadline until, park_function park);
-  void call_off(request& r);
-
-  hub_core& hub_;
-  fd_state& file_;
-  const std::uint32_t incarnation_;
-  const direction direction_;
-  const char* const call_;
-  bool taken_ = false;
-  unsigned waits_ = 0;  // for events; all but the last were for nothing
-};
-
-// std::system_error, "annulet: recv(7)".
-[[noreturn]] void throw_io_error(int error, const char* call, int fd);
 
 }  // namespace annulet::detail

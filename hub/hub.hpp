@@ -10,7 +10,7 @@
 // calls then throw hub_gone.
 #pragma once
 
-#include "engine.hpp"
+#include "engine_info.hpp"
 #include "hub_link.hpp"
 #include "hub_options.hpp"
 

@@ -1,5 +1,6 @@
 #include "hub_core.hpp"
 
+#include "syscalls.hpp"
 #include "uring_engine.hpp"
 
 #include <annulet/runtime/check.hpp>
@@ -11,6 +12,9 @@
 #include <stdexcept>
 #include <string>
 #include <utility>
+
+#include <fcntl.h>
+#include <sys/socket.h>
 
 namespace annulet::detail {
 
@@ -52,6 +56,7 @@ hub_core::~hub_core() {
                                                                           : deadline(shutdown_limit_));
   end_watches();
   engine_.reset();
+  link_->keep(std::move(by_fd_));
   link_->hub = nullptr;
   current_ = nullptr;
 }
@@ -127,6 +132,36 @@ void hub_core::prepare_close_and_wait(fd_state& file) {
   prepare_close(file);
   file.await_requests();
   file.end_closing();
+}
+
+namespace {
+
+bool lingers(int fd) noexcept {
+  linger how{};
+  socklen_t size = sizeof(how);
+  return kernel(SYS_getsockopt, fd, SOL_SOCKET, SO_LINGER, &how, &size).ok() && how.l_onoff != 0 &&
+         how.l_linger != 0;
+}
+
+}  // namespace
+
+// The number is free at once. Where closing the file waits for what is unsent, it is closed as a request.
+io_result hub_core::close_number(int fd) {
+  const io_result other = lingers(fd) ? kernel(SYS_fcntl, fd, F_DUPFD_CLOEXEC, 0) : io_result(-1);
+  const io_result closed = close_file(fd);
+  if (!other.ok()) {
+    return closed;
+  }
+  request r;
+  engine_->start(r,
+                 {.what = operation::call::close, .fd = static_cast<int>(other.value()), .by_worker = true});
+  while (!r.done()) {
+    waiter w(scheduler_.running());
+    r.wait_with(&w);
+    (void)scheduler_.park_uninterrupted(w, deadline::never(), wakers::outside);
+    r.wait_with(nullptr);
+  }
+  return closed;
 }
 
 void hub_core::end_watches() noexcept {

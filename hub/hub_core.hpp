@@ -65,6 +65,9 @@ class hub_core final : public idle_source {
   // The same, and parks until no request is in flight any more. Nothing interrupts it.
   void prepare_close_and_wait(fd_state& file);
 
+  // close(2) that does not stop the thread. Parks where SO_LINGER has it wait; nothing interrupts it.
+  io_result close_number(int fd);
+
   void wait(deadline until) noexcept override;
   void look() noexcept override;
   [[nodiscard]] std::int64_t now() const noexcept override;

@@ -1,19 +1,30 @@
 #include "hub_link.hpp"
 
+#include "fd_state.hpp"
 #include "syscalls.hpp"
 
 #include <cstdint>
 #include <system_error>
+#include <utility>
 
 #include <fcntl.h>
 
 namespace annulet::detail {
+
+hub_link::hub_link() noexcept = default;
 
 hub_link::~hub_link() {
   if (wake_fd_ >= 0) {
     (void)kernel(SYS_close, wake_fd_);
   }
 }
+
+fd_state* hub_link::last_known(int fd) const noexcept {
+  const auto at = static_cast<std::size_t>(fd);
+  return at < by_fd_.size() ? by_fd_[at].get() : nullptr;
+}
+
+void hub_link::keep(std::vector<std::unique_ptr<fd_state>>&& by_fd) noexcept { by_fd_ = std::move(by_fd); }
 
 // A duplicate: a poster may still write when the engine, and its descriptor, have gone.
 void hub_link::share_wake_fd(int fd) {

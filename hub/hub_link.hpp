@@ -5,14 +5,17 @@
 #include <annulet/runtime/inbox.hpp>
 
 #include <atomic>
+#include <memory>
+#include <vector>
 
 namespace annulet::detail {
 
+class fd_state;
 class hub_core;
 
 class hub_link {
  public:
-  hub_link() = default;
+  hub_link() noexcept;
   hub_link(const hub_link&) = delete;
   hub_link& operator=(const hub_link&) = delete;
   ~hub_link();
@@ -22,6 +25,12 @@ class hub_link {
   // Handles that hub.handle() has given out: while there is one, nothing is a deadlock.
   std::atomic<unsigned> handles{0};
   inbox posts;
+
+  // What the hub knew of a number when it ended, or null. For descriptors that outlive it: the number may
+  // have been closed, and be another's. Any thread, once `hub` is null.
+  [[nodiscard]] fd_state* last_known(int fd) const noexcept;
+  // Right before `hub` becomes null.
+  void keep(std::vector<std::unique_ptr<fd_state>>&& by_fd) noexcept;
 
   // Opens the eventfd that this link owns a copy of. Throws std::system_error.
   void share_wake_fd(int fd);
@@ -51,6 +60,7 @@ class hub_link {
   std::atomic<bool> asleep_{false};
   std::atomic<bool> nudged_{false};
   int wake_fd_ = -1;
+  std::vector<std::unique_ptr<fd_state>> by_fd_;
 };
 
 }  // namespace annulet::detail

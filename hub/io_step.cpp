@@ -150,6 +150,15 @@ io_step::outcome file_transfer::attempt() noexcept {
 }
 
 io_result file_transfer::on_socket() const noexcept {
+  if (vectors_.size() == 1 && vectors_[0].iov_len != 0) {  // less for the kernel to read and check
+    const iovec& all = vectors_[0];
+    return uninterrupted([&] {
+      return way() == direction::writing
+                 ? kernel(SYS_sendto, fd(), all.iov_base, all.iov_len, MSG_DONTWAIT | MSG_NOSIGNAL, nullptr,
+                          0)
+                 : kernel(SYS_recvfrom, fd(), all.iov_base, all.iov_len, MSG_DONTWAIT, nullptr, nullptr);
+    });
+  }
   msghdr message{};
   message.msg_iov = const_cast<iovec*>(vectors_.data());
   message.msg_iovlen = vectors_.size();
@@ -174,11 +183,14 @@ io_step::outcome file_transfer::on_file() noexcept {
   if (moved.error() != EOPNOTSUPP) {
     return done(moved);
   }
+  if (is_disk()) {
+    return outcome::delegate;
+  }
   const io_result flags = kernel(SYS_fcntl, fd(), F_GETFL);
   if (!flags.ok()) {
     return done(flags);
   }
-  if ((flags.value() & O_NONBLOCK) == 0 || is_disk()) {
+  if ((flags.value() & O_NONBLOCK) == 0) {
     return outcome::delegate;
   }
   const io_result now = plain(way(), fd(), vectors_);
@@ -195,19 +207,20 @@ bool file_transfer::is_disk() noexcept {
 // A tty, an inotify descriptor and their like have no way of not waiting: the ring calls them where poll(2)
 // has said that something can be done, and a tty then waits for the rest of its line or of what is to be
 // written. So a worker thread of the ring's makes the call, and not this one.
-operation file_transfer::request() noexcept {
+operation file_transfer::as_operation() noexcept {
   return {.what = way() == direction::reading ? operation::call::readv : operation::call::writev,
           .fd = fd(),
           .vectors = vectors_.data(),
           .vector_count = static_cast<unsigned>(vectors_.size()),
-          .by_worker = !is_disk()};
+          .by_worker = !is_disk(),
+          .on_disk = is_disk()};
 }
 
 bool file_transfer::out_of_turn() const noexcept { return total(vectors_) == 0; }
 
 bool file_transfer::drained() const noexcept {
-  return way() == direction::reading && kind_ == file_kind::tcp_socket && result().ok() &&
-         result().value() != 0 && result().value() < total(vectors_);
+  return reads() && kind_ == file_kind::tcp_socket && result().ok() && result().value() != 0 &&
+         result().value() < total(vectors_);
 }
 
 // --- sockets
@@ -223,6 +236,9 @@ io_step::outcome socket_transfer::attempt() noexcept {
     return kernel(SYS_recvfrom, fd(), data_, size_, flags_ | MSG_DONTWAIT, room,
                   room == nullptr ? nullptr : sender_->room_size());
   });
+  if (!moved.ok() && sender_ != nullptr) {
+    *sender_ = {};
+  }
   return moved.error() == EAGAIN && !elsewhere() ? outcome::wait : done(moved);
 }
 
@@ -245,10 +261,13 @@ io_step::outcome accept_step::attempt() noexcept {
     sockaddr* const room = peer_ == nullptr ? nullptr : peer_->room();
     return kernel(SYS_accept4, fd(), room, room == nullptr ? nullptr : peer_->room_size(), SOCK_CLOEXEC);
   });
+  if (!got.ok() && peer_ != nullptr) {
+    *peer_ = {};
+  }
   return got.error() == EAGAIN ? outcome::wait : done(got);
 }
 
-operation accept_step::request() noexcept {
+operation accept_step::as_operation() noexcept {
   return {.what = operation::call::accept,
           .fd = fd(),
           .address = peer_ == nullptr ? nullptr : peer_->room(),
@@ -290,7 +309,7 @@ io_step::outcome connect_step::progress() noexcept {
   return done(asked.ok() ? io_result(-error) : asked);
 }
 
-operation connect_step::request() noexcept {
+operation connect_step::as_operation() noexcept {
   return {.what = operation::call::connect,
           .fd = fd(),
           .address = const_cast<sockaddr*>(peer_.data()),

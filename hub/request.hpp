@@ -16,7 +16,7 @@ namespace annulet::detail {
 
 // What the kernel is to do. All that is pointed at stays until the request is complete.
 struct operation {
-  enum class call : std::uint8_t { readv, writev, accept, connect };
+  enum class call : std::uint8_t { readv, writev, accept, connect, close };
 
   call what;
   int fd;
@@ -25,7 +25,8 @@ struct operation {
   sockaddr* address = nullptr;  // accept: null where nobody asks; connect: the peer's
   socklen_t* address_size = nullptr;
   int flags = 0;           // accept4's
-  bool by_worker = false;  // readv, writev: see io_step.cpp
+  bool by_worker = false;  // not by the ring itself, which would stop the thread: see io_step.cpp
+  bool on_disk = false;    // readv, writev: it waits for no peer
 };
 
 // On its descriptor's list while the kernel has it. An engine calls complete(), once, from inside.

@@ -19,6 +19,12 @@ template <class... Args>
   return io_result(static_cast<int>(result < 0 ? -errno : result));
 }
 
+// close(2), where EINTR is no error: Linux has closed it all the same.
+[[nodiscard]] inline io_result close_file(int fd) noexcept {
+  const io_result result = kernel(SYS_close, fd);
+  return result.error() == EINTR ? io_result(0) : result;
+}
+
 // What poll(2) says at this moment. Interrupted by a signal, it asks again.
 [[nodiscard]] inline io_result poll_now(std::span<pollfd> fds) noexcept {
   for (;;) {

@@ -182,6 +182,9 @@ void uring_engine::start(request& r, const operation& what) noexcept {
     case operation::call::connect:
       io_uring_prep_connect(&entry, what.fd, what.address, *what.address_size);
       break;
+    case operation::call::close:
+      io_uring_prep_close(&entry, what.fd);
+      break;
   }
   if (what.by_worker) {
     entry.flags |= IOSQE_ASYNC;

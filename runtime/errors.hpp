@@ -1,9 +1,12 @@
-// What a caller is told when it used the runtime in a way that cannot work. All are std::logic_error or
-// std::runtime_error, so a program that knows nothing of annulet can still print them. The errors that
-// end a wait on purpose (fiber_killed, timeout_expired) are in cancellation.hpp.
+// What a caller is told when it used the runtime in a way that cannot work, or when what it waited for did
+// not come. All are std::logic_error or std::runtime_error, so a program that knows nothing of annulet can
+// still print them. The errors that end a wait on purpose (fiber_killed, timeout_expired) are in
+// cancellation.hpp.
 #pragma once
 
 #include <stdexcept>
+#include <string>
+#include <system_error>
 
 namespace [[gnu::visibility("default")]] annulet {
 
@@ -23,6 +26,14 @@ class wrong_thread : public std::logic_error {
 class hub_gone : public std::logic_error {
  public:
   using std::logic_error::logic_error;
+};
+
+// A call's own deadline came before what it waited for: of get(), and of calls on descriptors. code() is
+// std::errc::timed_out; a connection that timed out by itself is a plain std::system_error with that code.
+class deadline_passed : public std::system_error {
+ public:
+  explicit deadline_passed(const std::string& what)
+      : std::system_error(std::make_error_code(std::errc::timed_out), what) {}
 };
 
 // Thrown by fiber<T>::get() for a fiber that was killed or that a timeout guard of its own ended.

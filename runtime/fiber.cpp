@@ -113,7 +113,7 @@ void fiber_handle::drop() noexcept {
 
 void fiber_handle::await_value(deadline until) {
   if (!join(until)) {
-    throw std::system_error(std::make_error_code(std::errc::timed_out), "annulet: fiber::get");
+    throw deadline_passed("annulet: fiber::get: the deadline passed");
   }
   control_block& block = require("get");  // another fiber may have detached it meanwhile
   if (block.state != fiber_state::done) {

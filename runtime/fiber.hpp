@@ -169,8 +169,7 @@ class fiber_handle {
 
   // The block, if this call may be made: throws std::logic_error (empty), wrong_thread, hub_gone.
   [[nodiscard]] control_block& require(const char* call) const;
-  // Parks until done; throws the body's error, fiber_failed, or std::system_error (timed_out) at the
-  // deadline.
+  // Parks until done; throws the body's error, fiber_failed, or deadline_passed.
   void await_value(deadline until);
   void drop() noexcept;
 
@@ -189,7 +188,7 @@ class fiber : public detail::fiber_handle {
   explicit fiber(detail::result_block<T>& block) noexcept : fiber_handle(block) {}
 
   // Parks until the fiber has ended; moves its value out, or throws what it threw. For one that was killed or
-  // that let a timeout escape: fiber_failed. With a deadline that comes first: std::system_error (timed_out).
+  // that let a timeout escape: fiber_failed. With a deadline that comes first: deadline_passed.
   // A value can be had once: after that std::logic_error.
   T get(deadline until = deadline::never()) {
     await_value(until);

@@ -59,12 +59,19 @@ class scheduler {
   // For calls that find what they want without parking: after so much work of theirs (events, bytes in units
   // of their own) the world outside is looked at and others run, so that they starve nobody.
   void breathe(std::size_t work) {
-    breaths_ += work;
-    if (breaths_ >= work_between_yields) [[unlikely]] {
-      breaths_ = 0;
-      look_outside();
-      yield();
+    if (due_to_breathe(work)) [[unlikely]] {
+      breathe_now();
     }
+  }
+  // The two halves of it, for who has to see to something in between.
+  [[nodiscard]] bool due_to_breathe(std::size_t work) noexcept {
+    breaths_ += work;
+    return breaths_ >= work_between_yields;
+  }
+  void breathe_now() {
+    breaths_ = 0;
+    look_outside();
+    yield();
   }
   // Parks the running fiber until `w` is woken or the deadline is reached, and says which. Throws
   // fiber_killed, timeout_expired or deadlock, before it parks or out of the park, unless an exception

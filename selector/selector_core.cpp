@@ -52,7 +52,7 @@ void selector_impl::throw_closed(const char* call) {
 
 void selector_impl::require_registrable(const file_reference& file, io_event events) {
   constexpr const char* call = "selector::register_";
-  (void)open(call);
+  hub_core& hub = open(call);
   require_events(events, call);
   const auto refuse = [&](const char* why) {
     throw std::invalid_argument(std::string("annulet: ") + call + ": " + number_text(file.fd) + why);
@@ -64,7 +64,8 @@ void selector_impl::require_registrable(const file_reference& file, io_event eve
     throw key_error(std::string("annulet: ") + call + ": " + number_text(file.fd) + " is registered already");
   }
   const auto flags = kernel(SYS_fcntl, file.fd, F_GETFL);
-  if (!flags.ok()) {
+  const fd_state* const known = hub.find_state(file.fd);
+  if (!flags.ok() || (known != nullptr && known->closing())) {
     refuse(" is not open");
   }
   if ((flags.value() & O_PATH) != 0) {

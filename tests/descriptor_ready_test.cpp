@@ -142,7 +142,7 @@ TEST_CASE("urgent data can be had after a short read") {
   require_ok(static_cast<int>(::send(peer.get(), "!", 1, MSG_OOB)), "send");
   let_hub_hear();
   CHECK(file.recv(room, limit) == 3);
-  auto urgent = spawn([&] { return file.recv(room, MSG_OOB); });
+  auto urgent = spawn([&] { return file.recv(room, annulet::message_flags(MSG_OOB)); });
   REQUIRE(urgent.join(limit));
   CHECK(urgent.get() == 1);
   CHECK(room[0] == '!');

@@ -50,7 +50,7 @@ const std::vector<reader>& socket_readers() {
       {"recvfrom",
        [](file_ref f, mutable_buffer b) {
          socket_address sender;
-         return annulet::recvfrom(f, b, sender, 0, limit);
+         return annulet::recvfrom(f, b, sender, {}, limit);
        }},
       {"read_exactly",
        [](file_ref f, mutable_buffer b) {
@@ -155,7 +155,7 @@ TEST_CASE("send, sendto, writev and write_all park on a full blocking socket, an
          return annulet::writev(f, one, limit);
        }},
       {"send", [](file_ref f) { return annulet::send(f, "x"sv, limit); }},
-      {"sendto", [](file_ref f) { return annulet::sendto(f, "x"sv, socket_address(), 0, limit); }},
+      {"sendto", [](file_ref f) { return annulet::sendto(f, "x"sv, socket_address(), {}, limit); }},
       {"write_all", [](file_ref f) { return annulet::write_all(f, "x"sv, limit), std::size_t{1}; }},
   };
   for (const form way : both_forms) {

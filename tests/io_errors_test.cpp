@@ -58,11 +58,11 @@ const std::vector<named_call>& socket_calls() {
       {"recvfrom",
        [](file_ref f) {
          socket_address from;
-         (void)annulet::recvfrom(f, room, from, 0, limit);
+         (void)annulet::recvfrom(f, room, from, {}, limit);
        }},
       {"send", [](file_ref f) { (void)annulet::send(f, "x"sv, limit); }},
       {"send", [](file_ref f) { (void)annulet::try_send(f, "x"sv); }},
-      {"sendto", [](file_ref f) { (void)annulet::sendto(f, "x"sv, somewhere(), 0, limit); }},
+      {"sendto", [](file_ref f) { (void)annulet::sendto(f, "x"sv, somewhere(), {}, limit); }},
       {"accept", [](file_ref f) { (void)annulet::accept(f, limit); }},
       {"accept", [](file_ref f) { (void)annulet::try_accept(f); }},
       {"connect", [](file_ref f) { annulet::connect(f, somewhere(), limit); }},
@@ -216,8 +216,10 @@ TEST_CASE("with MSG_DONTWAIT EAGAIN is said at once, also of a descriptor known 
     auto [mine, peer] = make_tcp_pair();
     const subject file(std::move(mine), way);
     const auto is_refused = [&] {
-      auto call =
-          spawn([&] { return failure_of([&] { return annulet::recv(file, room, MSG_DONTWAIT); }).error; });
+      auto call = spawn([&] {
+        return failure_of([&] { return annulet::recv(file, room, annulet::message_flags(MSG_DONTWAIT)); })
+            .error;
+      });
       REQUIRE(call.join(limit));
       CHECK(call.get() == EAGAIN);
     };

@@ -283,7 +283,7 @@ TEST_CASE("a deadline comes although every wake-up is in vain") {
     const subject file(make(0), way);
     bool gave_up = false;
     auto call = spawn(
-        [&] { gave_up = passes_deadline([&] { return annulet::sendto(file, "y"sv, address, 0, 20ms); }); });
+        [&] { gave_up = passes_deadline([&] { return annulet::sendto(file, "y"sv, address, {}, 20ms); }); });
     CHECK(call.join(2s));
     while (try_read(receiver.get()) > 0) {
     }

@@ -70,7 +70,7 @@ const transfer recvfrom_call{
     "recvfrom", use::reading, sockets,
     [](file_ref file, std::span<char> bytes, dice&, deadline until, std::size_t& moved) {
       annulet::socket_address sender;
-      moved = annulet::recvfrom(file, bytes, sender, 0, until);
+      moved = annulet::recvfrom(file, bytes, sender, {}, until);
     }};
 const transfer read_exactly_call{
     "read_exactly", use::reading, streams,
@@ -93,7 +93,7 @@ const transfer send_call{"send", use::writing, sockets,
 const transfer sendto_call{
     "sendto", use::writing, sockets,
     [](file_ref file, std::span<char> bytes, dice&, deadline until, std::size_t& moved) {
-      moved = annulet::sendto(file, bytes, peer_of(file.number()), 0, until);
+      moved = annulet::sendto(file, bytes, peer_of(file.number()), {}, until);
     }};
 const transfer write_all_call{
     "write_all", use::writing, streams,

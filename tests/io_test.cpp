@@ -116,13 +116,13 @@ TEST_CASE("recv and send take their flags") {
     auto [mine, peer] = make_tcp_pair();
     const subject file(std::move(mine), way);
     std::array<char, 16> buffer{};
-    CHECK(annulet::send(file, "abc"sv, MSG_NOSIGNAL, limit) == 3);
+    CHECK(annulet::send(file, "abc"sv, annulet::message_flags(MSG_NOSIGNAL), limit) == 3);
     CHECK(read_text(peer.get()) == "abc");
     write_text(peer.get(), "xyz");
-    CHECK(annulet::recv(file, buffer, MSG_PEEK, limit) == 3);
-    CHECK(annulet::recv(file, buffer, MSG_PEEK, limit) == 3);
+    CHECK(annulet::recv(file, buffer, annulet::message_flags(MSG_PEEK), limit) == 3);
+    CHECK(annulet::recv(file, buffer, annulet::message_flags(MSG_PEEK), limit) == 3);
     CHECK(annulet::recv(file, buffer, limit) == 3);
-    CHECK_FALSE(annulet::try_recv(file, buffer, MSG_PEEK));
+    CHECK_FALSE(annulet::try_recv(file, buffer, annulet::message_flags(MSG_PEEK)));
     ::shutdown(peer.get(), SHUT_WR);
     CHECK(annulet::recv(file, buffer, limit) == 0);
   });
@@ -135,7 +135,7 @@ TEST_CASE("datagrams keep their bounds, and an empty one is a count of 0") {
     std::array<char, 4> small{};
     write_text(peer.get(), "longer than that");
     write_text(peer.get(), "ab");
-    CHECK(annulet::recv(file, small, MSG_TRUNC, limit) == 16);
+    CHECK(annulet::recv(file, small, annulet::message_flags(MSG_TRUNC), limit) == 16);
     CHECK(annulet::recv(file, small, limit) == 2);
     require_ok(static_cast<int>(::send(peer.get(), "", 0, 0)), "send");
     CHECK(annulet::recv(file, small, limit) == 0);
@@ -155,12 +155,12 @@ TEST_CASE("recvfrom says who sent, and sendto answers him") {
     std::array<char, 16> buffer{};
     socket_address sender;
     CHECK(sender.family() == AF_UNSPEC);
-    auto waiting = spawn_parked([&] { return annulet::recvfrom(file, buffer, sender, 0, limit); });
-    CHECK(annulet::sendto(other.get(), "hi"sv, mine_at, 0, limit) == 2);
+    auto waiting = spawn_parked([&] { return annulet::recvfrom(file, buffer, sender, {}, limit); });
+    CHECK(annulet::sendto(other.get(), "hi"sv, mine_at, {}, limit) == 2);
     CHECK(waiting.get() == 2);
     REQUIRE(sender.size() == other_at.size());
     CHECK(std::memcmp(sender.data(), other_at.data(), sizeof(sockaddr_in)) == 0);
-    CHECK(annulet::sendto(file, "you"sv, sender, 0, limit) == 3);
+    CHECK(annulet::sendto(file, "you"sv, sender, {}, limit) == 3);
     CHECK(read_text(other.get()) == "you");
   });
 }

@@ -42,6 +42,9 @@ class race {
 
   // Parks until all have acted. What they throw is thrown here, but only the last.
   void run(std::vector<racer> racers) {
+    if (racers.empty()) {
+      return;
+    }
     struct start {
       std::chrono::nanoseconds delay;
       const racer* who;

@@ -1,0 +1,170 @@
+#include "turn.hpp"
+
+#include "hub_core.hpp"
+#include "io_error.hpp"
+#include "syscalls.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <utility>
+
+namespace annulet::detail {
+
+namespace {
+
+using std::chrono::milliseconds;
+
+// While a fiber waits for an event on a lane.
+class sleeping {
+ public:
+  sleeping(waiter*& at, waiter& w) noexcept : at_(at), self_(w) { at_ = &self_; }
+  ~sleeping() {
+    if (at_ == &self_) {  // else the descriptor was closed, and the lane may be another's
+      at_ = nullptr;
+    }
+  }
+  sleeping(const sleeping&) = delete;
+  sleeping& operator=(const sleeping&) = delete;
+
+ private:
+  waiter*& at_;
+  waiter& self_;
+};
+
+bool says_ready(const operation& what) noexcept {
+  const bool writes = what.what == operation::call::writev;
+  std::array<pollfd, 1> file{pollfd{what.fd, static_cast<short>(writes ? POLLOUT : POLLIN), 0}};
+  const io_result ready = poll_now(file);
+  return ready.ok() && ready.value() != 0;
+}
+
+}  // namespace
+
+turn::~turn() {
+  if (!taken_ || file_.incarnation() != incarnation_) {
+    return;
+  }
+  fd_state::lane& lane = file_.side(direction_);
+  if (!lane.line.empty()) {
+    lane.line.front().wake(wake_reason::ready);  // it is handed on
+    return;
+  }
+  lane.held = false;
+  if (file_.free(direction::reading) && file_.free(direction::writing)) {
+    file_.disarm();
+  }
+}
+
+void turn::require_open() const {
+  if (file_.incarnation() != incarnation_) {
+    throw_io_error(EBADF, call_, file_.number());
+  }
+}
+
+bool turn::take(deadline until) {
+  fd_state::lane& lane = file_.side(direction_);
+  if (!std::exchange(lane.held, true)) {
+    taken_ = true;
+    return true;
+  }
+  if (until.is_past()) {
+    return false;
+  }
+  waiter w(hub_.fibers().running());
+  lane.line.push_back(w);
+  taken_ = hub_.fibers().park(w, until, wakers::outside) == wake_reason::ready;
+  require_open();
+  return taken_;
+}
+
+bool turn::await_event(deadline until) {
+  // Some files say that they are ready and are not: an unconnected datagram socket whose receiver is full, a
+  // listener whose connections others take. That must not become a busy loop.
+  constexpr unsigned unhurried = 16;
+  if (vain_waits_ >= unhurried) {
+    const bool in_time = rest(until);
+    if (!in_time || file_.side(direction_).ready) {
+      return in_time;
+    }
+  }
+  waiter w(hub_.fibers().running());
+  const sleeping here(file_.side(direction_).sleeper, w);
+  file_.arm(vain_waits_++ == 0 ? fd_state::arming::once : fd_state::arming::anew);
+  const wake_reason why = hub_.fibers().park(w, until, wakers::outside);
+  require_open();
+  return why != wake_reason::timed_out;
+}
+
+bool turn::rest(deadline until) {
+  waiter w(hub_.fibers().running());
+  (void)hub_.fibers().park(w, std::min(until, deadline(milliseconds(1))), wakers::outside);
+  require_open();
+  return !until.reached();
+}
+
+wake_reason turn::await_completion(request& r, deadline until, park_function park) {
+  if (r.done()) {
+    return wake_reason::ready;
+  }
+  waiter w(hub_.fibers().running());
+  r.wait_with(&w);
+  const wake_reason why = (hub_.fibers().*park)(w, until, wakers::outside);
+  r.wait_with(nullptr);
+  return why;
+}
+
+// Returns when the kernel is done with it. A cancellation misses a request that is just going from a worker
+// thread of the ring's to the poll that it waits on, or back, and what a disk has begun it cannot end: it is
+// repeated, ever less often.
+void turn::call_off(request& r) {
+  r.give_up();
+  milliseconds patience(1);
+  do {
+    hub_.io().cancel(r);
+    (void)await_completion(r, patience, &scheduler::park_uninterrupted);
+    patience = std::min(2 * patience, milliseconds(64));
+  } while (!r.done());
+}
+
+std::optional<io_result> turn::perform(const operation& what, deadline until) {
+  // A worker that finds the file ready has it done in less, on a machine however busy.
+  constexpr milliseconds grace(50);
+  scheduler& fibers = hub_.fibers();
+  for (;;) {
+    fibers.throw_if_interrupted();
+    request r;
+    file_.requests_.push_back(r);
+    hub_.io().start(r, what);
+    // A disk waits for no peer: its transfer ends when it ends.
+    wake_reason why =
+        await_completion(r, what.on_disk ? deadline::never() : until, &scheduler::park_and_tell);
+    if (why == wake_reason::timed_out && what.by_worker && says_ready(what)) {
+      why = await_completion(r, grace, &scheduler::park_and_tell);  // the worker has yet to look
+    }
+    if (!r.done()) {
+      call_off(r);
+    }
+    r.unlink();
+    file_.request_ended();
+    const int error = r.result().error();
+    const bool called_off = error == ECANCELED && why != wake_reason::ready;
+    if (!called_off && error != EINTR && error != EAGAIN) {
+      return r.result();
+    }
+    require_open();
+    if (error == EAGAIN) {
+      return r.result();
+    }
+    if (why == wake_reason::timed_out) {
+      return std::nullopt;
+    }
+    if (why == wake_reason::interrupted) {
+      fibers.throw_interruption();
+    }
+    // A signal, and nobody wants it to end: again.
+  }
+}
+
+}  // namespace annulet::detail
