@@ -16,19 +16,23 @@
 
 namespace annulet {
 
-descriptor::descriptor(int fd, std::uint32_t incarnation, std::shared_ptr<detail::hub_link> link) noexcept
-    : fd_(fd), incarnation_(incarnation), link_(std::move(link)) {}
+descriptor::descriptor(detail::fd_state& file, std::shared_ptr<detail::hub_link> link) noexcept
+    : fd_(file.number()), incarnation_(file.incarnation()), file_(&file), link_(std::move(link)) {}
 
 descriptor::~descriptor() { drop(); }
 
 descriptor::descriptor(descriptor&& other) noexcept
-    : fd_(std::exchange(other.fd_, -1)), incarnation_(other.incarnation_), link_(std::move(other.link_)) {}
+    : fd_(std::exchange(other.fd_, -1)),
+      incarnation_(other.incarnation_),
+      file_(other.file_),
+      link_(std::move(other.link_)) {}
 
 descriptor& descriptor::operator=(descriptor&& other) noexcept {
   if (this != &other) {
     drop();
     fd_ = std::exchange(other.fd_, -1);
     incarnation_ = other.incarnation_;
+    file_ = other.file_;
     link_ = std::move(other.link_);
   }
   return *this;
@@ -43,17 +47,16 @@ void descriptor::drop() noexcept {
   detail::hub_core* const hub = link->hub.load(std::memory_order_acquire);
   detail::check(hub == nullptr || hub == detail::hub_core::current(),
                 "a descriptor was destroyed on another thread than its hub's while the hub was alive");
-  detail::fd_state* const file = hub == nullptr ? link->last_known(fd) : hub->find_state(fd);
-  if (file == nullptr || file->incarnation() != incarnation_) {
+  if (file_->incarnation() != incarnation_) {
     return;  // closed by its number, which may be another's
   }
   if (hub != nullptr) {
-    hub->prepare_close(*file);
-    if (file->has_requests()) {
-      file->close_after_requests();
+    hub->prepare_close(*file_);
+    if (file_->has_requests()) {
+      file_->close_after_requests();
       return;
     }
-    file->end_closing();
+    file_->end_closing();
   }
   (void)detail::kernel(SYS_close, fd);
 }
@@ -72,7 +75,7 @@ descriptor descriptor::adopt(int fd) {
     detail::throw_io_error(EEXIST, call, fd);
   }
   file.own(detail::kind_of(fd));
-  return {fd, file.incarnation(), hub.link()};
+  return {file, hub.link()};
 }
 
 // Whoever had the number before has lost it: the kernel has given it out anew.
@@ -84,7 +87,7 @@ descriptor detail::adopt_new(hub_core& hub, int fd, file_kind kind) {
       file.end_closing();
     }
     file.own(kind);
-    return {fd, file.incarnation(), hub.link()};
+    return {file, hub.link()};
   } catch (...) {
     (void)kernel(SYS_close, fd);
     throw;
@@ -97,13 +100,12 @@ descriptor::given_up descriptor::give_up(const char* call) {
     detail::throw_io_error(EBADF, call, fd_);
   }
   detail::hub_core& hub = detail::hub_core::of(*link_, call);
-  detail::fd_state* const file = hub.find_state(fd_);
   const int fd = std::exchange(fd_, -1);
   const auto link = std::move(link_);
-  if (file == nullptr || file->incarnation() != incarnation_) {
+  if (file_->incarnation() != incarnation_) {
     detail::throw_io_error(EBADF, call, fd);  // it was closed by its number
   }
-  return {hub, *file, fd};
+  return {hub, *file_, fd};
 }
 
 int descriptor::release() {

@@ -103,7 +103,7 @@ class descriptor {
   friend class detail::io_call;
   friend descriptor detail::adopt_new(detail::hub_core& hub, int fd, detail::file_kind kind);
 
-  descriptor(int fd, std::uint32_t incarnation, std::shared_ptr<detail::hub_link> link) noexcept;
+  descriptor(detail::fd_state& file, std::shared_ptr<detail::hub_link> link) noexcept;
   void drop() noexcept;
   struct given_up {
     detail::hub_core& hub;
@@ -114,7 +114,8 @@ class descriptor {
 
   int fd_ = -1;
   std::uint32_t incarnation_ = 0;  // of the number: it may be closed, and be another's, without us
-  std::shared_ptr<detail::hub_link> link_;
+  detail::fd_state* file_ = nullptr;
+  std::shared_ptr<detail::hub_link> link_;  // which keeps what file_ points at, also after the hub
 };
 
 // What a call is about: a plain number, or a descriptor, which it does not own.

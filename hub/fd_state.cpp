@@ -77,6 +77,20 @@ void fd_state::on_event(io_result mask) noexcept {
   }
 }
 
+// Who reads will go on: his waiter, what lies around it on his stack, from the switch to the caller's frame,
+// and his control block.
+void fd_state::expect_event() const noexcept {
+  constexpr std::ptrdiff_t line = 64;
+  const lane& l = side(direction::reading);
+  if (l.sleeper != nullptr) {
+    const auto* const at = reinterpret_cast<const std::byte*>(l.sleeper);
+    __builtin_prefetch(l.fiber);
+    for (std::ptrdiff_t i = -3; i <= 8; ++i) {
+      __builtin_prefetch(at + i * line);
+    }
+  }
+}
+
 void fd_state::tell(lane& l) noexcept {
   l.ready = true;
   if (l.sleeper != nullptr) {

@@ -73,17 +73,19 @@ class alignas(64) fd_state final : public watch {
   void close_after_requests() noexcept { orphaned_ = true; }
 
   void on_event(io_result mask) noexcept override;
+  void expect_event() const noexcept override;
   void on_close() noexcept override {}  // begin_closing has told everybody
   void on_hub_end() noexcept override { owned_ = false; }
 
  private:
-  friend class turn;
+  friend class io_call;
 
   struct lane {
     bool held = false;
     bool ready = true;
-    waiter* sleeper = nullptr;  // who holds it, while he waits for an event
-    waiter_list line;           // who comes after him
+    waiter* sleeper = nullptr;             // who holds it, while he waits for an event
+    const control_block* fiber = nullptr;  // the sleeper's
+    waiter_list line;                      // who comes after him
   };
 
   [[nodiscard]] lane& side(direction d) noexcept { return lanes_[static_cast<std::size_t>(d)]; }

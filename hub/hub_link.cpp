@@ -19,11 +19,6 @@ hub_link::~hub_link() {
   }
 }
 
-fd_state* hub_link::last_known(int fd) const noexcept {
-  const auto at = static_cast<std::size_t>(fd);
-  return at < by_fd_.size() ? by_fd_[at].get() : nullptr;
-}
-
 void hub_link::keep(std::vector<std::unique_ptr<fd_state>>&& by_fd) noexcept { by_fd_ = std::move(by_fd); }
 
 // A duplicate: a poster may still write when the engine, and its descriptor, have gone.

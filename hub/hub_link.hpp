@@ -26,10 +26,8 @@ class hub_link {
   std::atomic<unsigned> handles{0};
   inbox posts;
 
-  // What the hub knew of a number when it ended, or null. For descriptors that outlive it: the number may
-  // have been closed, and be another's. Any thread, once `hub` is null.
-  [[nodiscard]] fd_state* last_known(int fd) const noexcept;
-  // Right before `hub` becomes null.
+  // What the hub knew of each number, right before `hub` becomes null. For descriptors that outlive it: the
+  // number may have been closed, and be another's.
   void keep(std::vector<std::unique_ptr<fd_state>>&& by_fd) noexcept;
 
   // Opens the eventfd that this link owns a copy of. Throws std::system_error.

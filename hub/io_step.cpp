@@ -127,9 +127,14 @@ file_kind kind_of(int fd) noexcept {
 
 // --- read, write
 
-file_transfer::file_transfer(const char* name, int fd, direction d, std::span<const iovec> vectors,
-                             file_kind kind) noexcept
-    : io_step(name, fd, d), vectors_(vectors), kind_(kind) {}
+// Of nothing: it is not waited for. Writes of datagrams are tried whatever there is room for: one may be too
+// long.
+file_transfer::file_transfer(int fd, direction d, std::span<const iovec> vectors, file_kind kind) noexcept
+    : io_step(fd, d,
+              {.out_of_turn = total(vectors) == 0,
+               .asks_the_stream = kind != file_kind::socket || d == direction::reading}),
+      vectors_(vectors),
+      kind_(kind) {}
 
 io_step::outcome file_transfer::attempt() noexcept {
   if (vectors_.size() > IOV_MAX) {
@@ -140,6 +145,9 @@ io_step::outcome file_transfer::attempt() noexcept {
     const io_result moved = on_socket();
     if (moved.error() == EAGAIN) {
       return outcome::wait;
+    }
+    if (kind_ == file_kind::tcp_socket) {
+      return done_with_stream(moved, total(vectors_));
     }
     if (moved.error() != ENOTSOCK || socket) {
       return done(moved);
@@ -216,14 +224,39 @@ operation file_transfer::as_operation() noexcept {
           .on_disk = is_disk()};
 }
 
-bool file_transfer::out_of_turn() const noexcept { return total(vectors_) == 0; }
+// --- sockets
 
-bool file_transfer::drained() const noexcept {
-  return reads() && kind_ == file_kind::tcp_socket && result().ok() && result().value() != 0 &&
-         result().value() < total(vectors_);
+namespace {
+
+io_traits traits_of(direction d, int flags, file_kind kind) noexcept {
+  const bool reads = d == direction::reading;
+  return {
+      // About something else than the stream. Linux never waits for these.
+      .out_of_turn = reads && (flags & (MSG_OOB | MSG_ERRQUEUE)) != 0,
+      .asks_the_stream = kind == file_kind::tcp_socket || (kind == file_kind::socket && reads),
+      .never_waits = (flags & MSG_DONTWAIT) != 0,
+  };
 }
 
-// --- sockets
+}  // namespace
+
+socket_transfer::socket_transfer(int fd, mutable_buffer into, message_flags flags, socket_address* sender,
+                                 file_kind kind) noexcept
+    : io_step(fd, direction::reading, traits_of(direction::reading, flags.bits(), kind)),
+      data_(into.data()),
+      size_(into.size()),
+      flags_(flags.bits()),
+      kind_(kind),
+      sender_(sender) {}
+
+socket_transfer::socket_transfer(int fd, const_buffer from, message_flags flags,
+                                 const socket_address* receiver, file_kind kind) noexcept
+    : io_step(fd, direction::writing, traits_of(direction::writing, flags.bits(), kind)),
+      data_(const_cast<std::byte*>(from.data())),
+      size_(from.size()),
+      flags_(flags.bits()),
+      kind_(kind),
+      receiver_(receiver) {}
 
 io_step::outcome socket_transfer::attempt() noexcept {
   const io_result moved = uninterrupted([&] {
@@ -239,12 +272,12 @@ io_step::outcome socket_transfer::attempt() noexcept {
   if (!moved.ok() && sender_ != nullptr) {
     *sender_ = {};
   }
-  return moved.error() == EAGAIN && !elsewhere() ? outcome::wait : done(moved);
-}
-
-bool socket_transfer::drained() const noexcept {
-  return kind_ == file_kind::tcp_socket && !elsewhere() && (flags_ & (MSG_PEEK | MSG_TRUNC)) == 0 &&
-         result().ok() && result().value() != 0 && result().value() < size_;
+  if (moved.error() == EAGAIN && !about().out_of_turn) {
+    return outcome::wait;
+  }
+  const bool of_the_stream =
+      kind_ == file_kind::tcp_socket && (flags_ & (MSG_OOB | MSG_ERRQUEUE | MSG_PEEK | MSG_TRUNC)) == 0;
+  return of_the_stream ? done_with_stream(moved, size_) : done(moved);
 }
 
 // --- accept, connect

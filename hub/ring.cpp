@@ -134,7 +134,7 @@ ring::ring(const hub_options& options, engine_info& info) {
     io_uring_queue_exit(&ring_);
     refused("io_uring_enter", refusal);
   }
-  reap([](std::uint64_t, int, unsigned) {}, [](std::uint64_t) {});
+  reap([](std::uint64_t, int, unsigned) {}, [](std::uint64_t) {}, [](std::uint64_t) {});
 }
 
 int ring::enter(unsigned want, unsigned flags, __kernel_timespec* timeout) noexcept {

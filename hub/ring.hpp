@@ -55,10 +55,15 @@ class ring {
   int wait(std::optional<std::int64_t> nanoseconds) noexcept;
 
   // Calls fn(user_data, res, flags) for each completion there is, each consumed before fn sees it. Returns
-  // how many. Some places before, coming(user_data) is told of it, to fetch what fn will need into the cache.
-  template <class Fn, class Coming>
-  unsigned reap(Fn&& fn, Coming&& coming) noexcept {
-    constexpr unsigned places_before = 4;
+  // how many. Some places before, far(user_data) is told of it, to fetch what fn will need into the cache,
+  // and then near(user_data), to fetch what that points at.
+  template <class Fn, class Far, class Near>
+  unsigned reap(Fn&& fn, Far&& far, Near&& near) noexcept {
+    constexpr unsigned places_far = 6;
+    constexpr unsigned places_near = 3;
+    const auto data_at = [this](unsigned place) {
+      return ring_.cq.cqes[place & ring_.cq.ring_mask].user_data;
+    };
     unsigned count = 0;
     unsigned head = *ring_.cq.khead;
     for (;;) {
@@ -66,9 +71,18 @@ class ring {
       if (head == tail) {
         return count;
       }
+      for (unsigned place = head; place != tail && place - head < places_far; ++place) {
+        far(data_at(place));
+      }
+      for (unsigned place = head; place != tail && place - head < places_near; ++place) {
+        near(data_at(place));
+      }
       for (; head != tail; ++count) {
-        if (tail - head > places_before) {
-          coming(ring_.cq.cqes[(head + places_before) & ring_.cq.ring_mask].user_data);
+        if (tail - head > places_far) {
+          far(data_at(head + places_far));
+        }
+        if (tail - head > places_near) {
+          near(data_at(head + places_near));
         }
         const io_uring_cqe cqe = ring_.cq.cqes[head & ring_.cq.ring_mask];
         ++head;

@@ -328,7 +328,7 @@ void uring_engine::let_go(std::span<watch* const> watches) noexcept {
 // --- from the kernel
 
 unsigned uring_engine::reap() noexcept {
-  const auto fetch = [this](std::uint64_t data) {
+  const auto fetch_watch = [this](std::uint64_t data) {
     const tag t = tag::unpack(data);
     if (t.what == kind::poll) {
       const auto* const owner = reinterpret_cast<const std::byte*>(slots_[t.slot].owner);
@@ -336,8 +336,15 @@ unsigned uring_engine::reap() noexcept {
       __builtin_prefetch(owner + 64);
     }
   };
-  const unsigned count = ring_.reap(
-      [this](std::uint64_t data, int result, unsigned flags) { complete(data, result, flags); }, fetch);
+  const auto fetch_rest = [this](std::uint64_t data) {
+    const tag t = tag::unpack(data);
+    if (t.what == kind::poll && slots_[t.slot].owner != nullptr) {
+      slots_[t.slot].owner->expect_event();
+    }
+  };
+  const unsigned count =
+      ring_.reap([this](std::uint64_t data, int result, unsigned flags) { complete(data, result, flags); },
+                 fetch_watch, fetch_rest);
   reaped_ += count;
   return count;
 }

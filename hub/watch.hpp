@@ -34,6 +34,9 @@ class watch : public list_hook<fd_tag>, public list_hook<pending_tag> {
   // The mask of what happened (as poll(2) has it), or why the request ended: it is idle then. Called from
   // inside the engine: note it, wake a waiter; no other fiber runs meanwhile, and nothing may be thrown.
   virtual void on_event(io_result mask) noexcept = 0;
+  // An event is about to be told: what on_event will touch can be fetched into the cache. The watch itself is
+  // there already.
+  virtual void expect_event() const noexcept {}
   // The descriptor is being closed through the hub. The watch is let go right after this.
   virtual void on_close() noexcept = 0;
   // The hub ends. The watch is let go and detached right after this.

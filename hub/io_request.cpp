@@ -1,37 +1,21 @@
-#include "turn.hpp"
+// The parks of a call that are not for an event: for what the kernel carries out, and for what nothing tells
+// of.
+
+#include "io_call.hpp"
 
 #include "hub_core.hpp"
-#include "io_error.hpp"
 #include "syscalls.hpp"
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
 #include <chrono>
-#include <utility>
 
 namespace annulet::detail {
 
 namespace {
 
 using std::chrono::milliseconds;
-
-// While a fiber waits for an event on a lane.
-class sleeping {
- public:
-  sleeping(waiter*& at, waiter& w) noexcept : at_(at), self_(w) { at_ = &self_; }
-  ~sleeping() {
-    if (at_ == &self_) {  // else the descriptor was closed, and the lane may be another's
-      at_ = nullptr;
-    }
-  }
-  sleeping(const sleeping&) = delete;
-  sleeping& operator=(const sleeping&) = delete;
-
- private:
-  waiter*& at_;
-  waiter& self_;
-};
 
 bool says_ready(const operation& what) noexcept {
   const bool writes = what.what == operation::call::writev;
@@ -42,69 +26,14 @@ bool says_ready(const operation& what) noexcept {
 
 }  // namespace
 
-turn::~turn() {
-  if (!taken_ || file_.incarnation() != incarnation_) {
-    return;
-  }
-  fd_state::lane& lane = file_.side(direction_);
-  if (!lane.line.empty()) {
-    lane.line.front().wake(wake_reason::ready);  // it is handed on
-    return;
-  }
-  lane.held = false;
-  if (file_.free(direction::reading) && file_.free(direction::writing)) {
-    file_.disarm();
-  }
-}
-
-void turn::require_open() const {
-  if (file_.incarnation() != incarnation_) {
-    throw_io_error(EBADF, call_, file_.number());
-  }
-}
-
-bool turn::take(deadline until) {
-  fd_state::lane& lane = file_.side(direction_);
-  if (!std::exchange(lane.held, true)) {
-    taken_ = true;
-    return true;
-  }
-  if (until.is_past()) {
-    return false;
-  }
-  waiter w(hub_.fibers().running());
-  lane.line.push_back(w);
-  taken_ = hub_.fibers().park(w, until, wakers::outside) == wake_reason::ready;
-  require_open();
-  return taken_;
-}
-
-bool turn::await_event(deadline until) {
-  // Some files say that they are ready and are not: an unconnected datagram socket whose receiver is full, a
-  // listener whose connections others take. That must not become a busy loop.
-  constexpr unsigned unhurried = 16;
-  if (vain_waits_ >= unhurried) {
-    const bool in_time = rest(until);
-    if (!in_time || file_.side(direction_).ready) {
-      return in_time;
-    }
-  }
-  waiter w(hub_.fibers().running());
-  const sleeping here(file_.side(direction_).sleeper, w);
-  file_.arm(vain_waits_++ == 0 ? fd_state::arming::once : fd_state::arming::anew);
-  const wake_reason why = hub_.fibers().park(w, until, wakers::outside);
-  require_open();
-  return why != wake_reason::timed_out;
-}
-
-bool turn::rest(deadline until) {
+bool io_call::rest(deadline until) {
   waiter w(hub_.fibers().running());
   (void)hub_.fibers().park(w, std::min(until, deadline(milliseconds(1))), wakers::outside);
   require_open();
   return !until.reached();
 }
 
-wake_reason turn::await_completion(request& r, deadline until, park_function park) {
+wake_reason io_call::await_completion(request& r, deadline until, park_function park) {
   if (r.done()) {
     return wake_reason::ready;
   }
@@ -118,7 +47,7 @@ wake_reason turn::await_completion(request& r, deadline until, park_function par
 // Returns when the kernel is done with it. A cancellation misses a request that is just going from a worker
 // thread of the ring's to the poll that it waits on, or back, and what a disk has begun it cannot end: it is
 // repeated, ever less often.
-void turn::call_off(request& r) {
+void io_call::call_off(request& r) {
   r.give_up();
   milliseconds patience(1);
   do {
@@ -128,14 +57,14 @@ void turn::call_off(request& r) {
   } while (!r.done());
 }
 
-std::optional<io_result> turn::perform(const operation& what, deadline until) {
+std::optional<io_result> io_call::perform(const operation& what, deadline until) {
   // A worker that finds the file ready has it done in less, on a machine however busy.
   constexpr milliseconds grace(50);
   scheduler& fibers = hub_.fibers();
   for (;;) {
     fibers.throw_if_interrupted();
     request r;
-    file_.requests_.push_back(r);
+    file_->requests_.push_back(r);
     hub_.io().start(r, what);
     // A disk waits for no peer: its transfer ends when it ends.
     wake_reason why =
@@ -147,7 +76,7 @@ std::optional<io_result> turn::perform(const operation& what, deadline until) {
       call_off(r);
     }
     r.unlink();
-    file_.request_ended();
+    file_->request_ended();
     const int error = r.result().error();
     const bool called_off = error == ECANCELED && why != wake_reason::ready;
     if (!called_off && error != EINTR && error != EAGAIN) {
