@@ -4,6 +4,7 @@
 
 #include "support/blocking_files.hpp"
 #include "support/io_calls.hpp"
+#include "support/syscalls.hpp"
 
 #include <doctest/doctest.h>
 
@@ -11,11 +12,17 @@
 #include <array>
 #include <atomic>
 #include <chrono>
+#include <cstdint>
 #include <functional>
+#include <span>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <utility>
 #include <vector>
+
+#include <sys/mman.h>
+#include <sys/uio.h>
 
 using namespace annulet::test;
 using annulet::file_ref;
@@ -58,6 +65,35 @@ const std::vector<reader>& socket_readers() {
        }},
   };
   return all;
+}
+
+// In a traced child, whose end says whether all was as it should be. What the page cache has not is waited
+// for, by somebody else.
+template <class Mark>
+void write_and_read(form way, bool in_memory, int nonblock, Mark&& mark) {
+  const std::string much = pattern(4'000'000);
+  std::string come(much.size() + 2, '\0');
+  hub home;
+  descriptor made =
+      in_memory ? descriptor(require_ok(::memfd_create("", MFD_CLOEXEC), "memfd_create")) : make_file();
+  require_ok(::fcntl(made.get(), F_SETFL, flags_of(made.get()) | nonblock), "fcntl");
+  const int flags = flags_of(made.get());
+  const subject file(std::move(made), way);
+  annulet::write_all(file, "x"sv);  // what writes can be told is asked once
+  mark();
+  annulet::write_all(file, much);
+  char last = 'z';
+  const std::array<iovec, 1> one{iovec{&last, 1}};
+  (void)annulet::writev(file, one);
+  require_ok(::fsync(file.fileno()), "fsync");
+  require_ok(::posix_fadvise(file.fileno(), 0, 0, POSIX_FADV_DONTNEED), "posix_fadvise");
+  require_ok(static_cast<int>(::lseek(file.fileno(), 0, SEEK_SET)), "lseek");
+  const std::size_t got = annulet::read_exactly(file, come);
+  const std::size_t end = annulet::read(file, std::span(&last, 1));
+  mark();
+  if (got != come.size() || end != 0 || come != "x" + much + "z" || flags_of(file.fileno()) != flags) {
+    throw std::runtime_error("what was written was not read, or the flags are others");
+  }
 }
 
 }  // namespace
@@ -232,25 +268,32 @@ TEST_CASE("accept and connect on blocking sockets hold nobody up") {
   }
 }
 
-TEST_CASE("reads and writes of a large regular file hold nobody up") {
-  const std::string much = pattern(8'000'000);
+TEST_CASE("of a regular file the thread reads and writes only what it need not wait for") {
+  constexpr std::array<std::uint64_t, 8> may_wait = {SYS_read,  SYS_pread64,  SYS_readv,  SYS_preadv,
+                                                     SYS_write, SYS_pwrite64, SYS_writev, SYS_pwritev};
+  constexpr std::size_t flags_argument = 5;
   for (const form way : both_forms) {
-    descriptor made = make_file();
-    const int flags = flags_of(made.get());
-    holds_nobody_up(
-        [&](ticker& beside) {
-          const subject file(std::move(made), way);
-          annulet::write_all(file, much);
-          beside.wait_for(2);
-          require_ok(::fsync(file.fileno()), "fsync");
-          require_ok(::posix_fadvise(file.fileno(), 0, 0, POSIX_FADV_DONTNEED), "posix_fadvise");
-          require_ok(static_cast<int>(::lseek(file.fileno(), 0, SEEK_SET)), "lseek");
-          std::string come(much.size(), '\0');
-          CHECK(annulet::read_exactly(file, come) == much.size());
-          CHECK(come == much);
-          CHECK(flags_of(file.fileno()) == flags);
-        },
-        [] {});
+    for (const bool in_memory : {false, true}) {
+      for (const int nonblock : {0, O_NONBLOCK}) {  // of which such a file takes no notice
+        CAPTURE(static_cast<int>(way));
+        CAPTURE(in_memory);
+        CAPTURE(nonblock);
+        unsigned told_not_to = 0;
+        const auto see = [&](std::uint64_t number, syscall_arguments arguments) {
+          const bool may_be_told = number == SYS_preadv2 || number == SYS_pwritev2;
+          told_not_to += may_be_told && (arguments[flags_argument] & RWF_NOWAIT) != 0 ? 1U : 0U;
+        };
+        auto parts = count_syscalls([&](auto mark) { write_and_read(way, in_memory, nonblock, mark); }, see);
+        REQUIRE(parts.size() == 1);
+        for (const std::uint64_t number : may_wait) {
+          CAPTURE(number);
+          CHECK(parts[0][number] == 0);
+        }
+        CHECK(parts[0][SYS_preadv2] >= 2);
+        CHECK(parts[0][SYS_pwritev2] >= 2);
+        CHECK(told_not_to == parts[0][SYS_preadv2] + parts[0][SYS_pwritev2]);
+      }
+    }
   }
 }
 
