@@ -256,6 +256,7 @@ void races(const char* call, std::vector<std::unique_ptr<Place>> places, bool ma
     counts.check(c.rounds, possible);
   }
   by_place.check();
+  c.check_ticker();
 }
 
 }  // namespace

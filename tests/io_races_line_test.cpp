@@ -206,6 +206,7 @@ void races(const char* call, use direction) {
       }
       REQUIRE(stream.flags_are_as_before());
     }
+    c.check_ticker();
     counts.check(calls, {"done", "killed", "deadline passed", "closed"});
   }
   CHECK(open_descriptors() == descriptors);

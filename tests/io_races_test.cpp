@@ -12,6 +12,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <thread>
 #include <vector>
 
 using namespace annulet::test;
@@ -205,6 +206,7 @@ void races(const transfer& what) {
       counts.check(c.rounds, possible_ends(how));
     }
     by_file.check();
+    c.check_ticker();
     for (const auto& at : places) {
       CAPTURE(at->stream.name());
       at->on.reset();
@@ -226,3 +228,17 @@ TEST_CASE("a writev has one outcome, and loses no byte") { races(writev_call); }
 TEST_CASE("a send has one outcome, and loses no byte") { races(send_call); }
 TEST_CASE("a sendto has one outcome, and loses no byte") { races(sendto_call); }
 TEST_CASE("a write_all has one outcome, and loses no byte") { races(write_all_call); }
+
+TEST_CASE("a ticker shows that the thread is stopped now and then, and also that it was until now") {
+  annulet::hub hub;
+  ticker now_and_then;
+  for (int i = 0; i < 3; ++i) {
+    annulet::this_fiber::sleep_for(30ms);
+    std::this_thread::sleep_for(100ms);
+  }
+  CHECK_FALSE(now_and_then.was_steady("a thread that is stopped"));
+  ticker at_the_end;
+  annulet::this_fiber::sleep_for(30ms);
+  std::this_thread::sleep_for(100ms);
+  CHECK_FALSE(at_the_end.was_steady("a thread that is stopped at the end"));
+}
