@@ -37,6 +37,9 @@ RUNTIME_SYSTEM_HEADERS = {
 }
 PLANTS = "annulet_plants.hpp"
 
+TOP_LEVEL = FOLDERS + ("docs", "dev", ".ci", "README.md", "meson.build", "meson_options.txt")
+TOP_LEVEL += (".clang-format", ".clang-tidy", ".gitignore", ".git")
+
 LINES_IN_A_FILE = 450
 LINES_IN_A_FUNCTION = 80
 COLUMNS = 110
@@ -179,6 +182,13 @@ def one_file_each(tree):
                     yield f"{tree.where(path, number)}: Boost is named outside runtime/"
 
 
+def strays(tree):
+    for path in sorted(tree.root.iterdir()):
+        is_build = path.name.startswith("build") and path.is_dir()
+        if path.name not in TOP_LEVEL and not is_build:
+            yield f"{tree.where(path)}: the top level holds nothing but {', '.join(TOP_LEVEL)}"
+
+
 def long_files(tree):
     for path in tree.sources():
         lines = path.read_text().count("\n")
@@ -309,6 +319,7 @@ def documented_programs(tree):
 RULES = {
     "each layer knows only the layers below it": layers,
     "one file names Boost and one includes liburing": one_file_each,
+    "the top level holds nothing but the named folders and files": strays,
     "no file is too long to read at once": long_files,
     "no function is too long to see at once": long_functions,
     "no line is too long": long_lines,
@@ -343,6 +354,8 @@ PLANTED = (
     (one_file_each, "runtime/planted.cpp", "#include <boost/config.hpp>\n", "of runtime/"),
     (one_file_each, "hub/planted.cpp", "#include <liburing.h>\n", "of hub/"),
     (one_file_each, "net/planted.cpp", "int n = io_uring_enter();\n", "outside hub/"),
+    (strays, "planted.md", "Left over.\n", "top level"),
+    (strays, "build.log", "No directory.\n", "top level"),
     (long_files, "hub/planted.cpp", "\n" * (LINES_IN_A_FILE + 1), "more than one idea"),
     (long_functions, "hub/planted.cpp", LONG_FUNCTION, "a function of 81 lines"),
     (long_lines, "tests/planted.cpp", "//" + "-" * (COLUMNS - 1) + "\n", "columns"),
