@@ -1,5 +1,6 @@
 // Closing with calls in flight: whoever waits is told EBADF, once, from wherever the file is closed; nothing
 // of the old file reaches the number's next owner.
+#include <annulet/hub/hub_core.hpp>
 #include <annulet/hub/io.hpp>
 
 #include "support/io_calls.hpp"
@@ -12,6 +13,8 @@
 #include <string>
 #include <utility>
 #include <vector>
+
+#include <poll.h>
 
 using namespace annulet::test;
 using annulet::fiber;
@@ -28,6 +31,7 @@ std::array<char, 64> room{};
 struct waiting_place {
   descriptor file;
   descriptor peer;
+  bool by_request = false;
   bool for_accept = false;
 };
 
@@ -51,18 +55,18 @@ const std::vector<named_place>& places() {
       {"blocking pty",
        []() -> waiting_place {
          auto [master, slave] = make_pty();
-         return {std::move(slave), std::move(master)};
+         return {std::move(slave), std::move(master), true};
        }},
       {"blocking listener",
        []() -> waiting_place {
          auto made = make_tcp_listener();
          const int fd = made.socket.get();
          require_ok(::fcntl(fd, F_SETFL, flags_of(fd) & ~O_NONBLOCK), "fcntl");
-         return {std::move(made.socket), descriptor(), true};
+         return {std::move(made.socket), descriptor(), true, true};
        }},
       {"non-blocking listener",
        []() -> waiting_place {
-         return {make_tcp_listener().socket, descriptor(), true};
+         return {make_tcp_listener().socket, descriptor(), false, true};
        }},
   };
   return all;
@@ -94,6 +98,12 @@ void all_told(std::vector<fiber<int>>& fibers) {
     REQUIRE(f.join(limit));
     CHECK(f.get() == EBADF);
   }
+}
+
+// Nobody has the other side's file any more, the kernel neither.
+bool is_hung_up(int peer) {
+  pollfd asked{peer, POLLRDHUP, 0};
+  return require_ok(::poll(&asked, 1, 0), "poll") == 1 && (asked.revents & (POLLRDHUP | POLLHUP)) != 0;
 }
 
 template <class Body>
@@ -238,6 +248,28 @@ TEST_CASE("who waited for a number that was closed and given out anew touches no
     CHECK_FALSE(parked.done());
     write_text(fresh.second.get(), "too");
     CHECK(parked.get() == "too");
+  });
+}
+
+TEST_CASE("dup2 onto a number waits for the requests on it, tells all that wait, and lets the old file go") {
+  in_every_place([](waiting_place place, const auto&) {
+    const int number = place.file.get();
+    auto readers = three_readers(number, place.for_accept);
+    this_fiber::sleep_for(1ms);  // what the calls have asked for, the kernel has
+    const auto* const state = annulet::detail::hub_core::current()->find_state(number);
+    REQUIRE(state != nullptr);
+    CHECK(state->has_requests() == place.by_request);
+    auto fresh = make_socket_pair();
+    write_text(fresh.second.get(), "mine");  // at once the number has data, for none of them
+    CHECK(annulet::dup2(fresh.first.get(), number) == number);
+    CHECK_FALSE(state->has_requests());
+    CHECK_FALSE(state->closing());
+    CHECK((place.for_accept || is_hung_up(place.peer.get())));
+    all_told(readers);
+    CHECK_FALSE(state->in_use());
+    CHECK(read_some(number, limit) == "mine");
+    fresh.first.close();
+    CHECK_FALSE(is_hung_up(fresh.second.get()));
   });
 }
 
