@@ -3,8 +3,8 @@
 // A request in the ring holds the open file. After a bare close(2) of a watched descriptor the peer sees no
 // end of file, a port stays bound, and the old request still fires when the number has a new owner. These
 // calls let the watches go first: when they have returned, the file is as closed as if nobody had watched it.
-// (Only after calls on a blocking tty or its like may the kernel keep it for a moment: a worker thread of its
-// own made them.)
+// (Only after calls on a blocking tty or its like, which a worker thread of the kernel's has made, it may
+// take until the hub next waits.)
 //
 // Watches of this thread's hub, that is: a descriptor is watched by one hub at a time, or the others
 // unregister it first. On a thread without a hub they are the plain calls.

@@ -26,7 +26,6 @@
 #include <string_view>
 #include <utility>
 
-#include <poll.h>
 #include <pty.h>
 #include <termios.h>
 
@@ -172,11 +171,17 @@ class tty final : public scene {
     require_ok(::fcntl(theirs.get(), F_SETFL, O_NONBLOCK), "fcntl");
     require_ok(::fcntl(ours.get(), F_SETFL, blocking ? 0 : O_NONBLOCK), "fcntl");
   }
-  // A call on a blocking one is made by a worker thread of the kernel's, which may keep the file for a moment
-  // after it has said that the call is over: nobody can wait for that.
+  // A call on a blocking one is made by a worker thread of the kernel's. It may drop the request after the
+  // call is over, and the hub's next look at the ring then frees it, with the file.
   bool shows_the_end() override {
-    pollfd asked{theirs.get(), 0, 0};
-    return try_read(theirs.get()) == -EIO || (blocking && ::poll(&asked, 1, 100) == 1);
+    const annulet::deadline soon = blocking ? annulet::deadline(100ms) : annulet::deadline::past();
+    while (try_read(theirs.get()) != -EIO) {
+      if (soon.reached()) {
+        return false;
+      }
+      annulet::this_fiber::sleep_for(1ms);
+    }
+    return true;
   }
 };
 
@@ -368,7 +373,7 @@ TEST_CASE("when an end of a pipe is closed after calls or under them, the other 
 }
 
 TEST_CASE(
-    "when a tty is closed after calls or under them, its master is hung up, after workers in a moment") {
+    "when a tty is closed after calls or under them, its master is hung up, after workers by the next look") {
   check_all<tty<false>>("tty", under_a_watch);
   check_all<tty<true>>("blocking tty", under_a_request);
 }
