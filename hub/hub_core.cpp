@@ -1,7 +1,7 @@
 #include "hub_core.hpp"
 
+#include "engine_choice.hpp"
 #include "syscalls.hpp"
-#include "uring_engine.hpp"
 
 #include <annulet/runtime/check.hpp>
 #include <annulet/runtime/errors.hpp>
@@ -38,7 +38,7 @@ scheduler_options fiber_options(const hub_options& options) {
 
 hub_core::hub_core(const hub_options& options)
     : scheduler_(*this, fiber_options(options)),
-      engine_(std::make_unique<uring_engine>(options)),
+      engine_(make_engine(options)),
       shutdown_limit_(options.shutdown_limit) {
   link_->share_wake_fd(engine_->wake_fd());
   link_->hub = this;

@@ -9,6 +9,7 @@
 namespace annulet {
 
 // Which of io_uring's set-up flags to begin with. Where the kernel does not know them the next step is taken.
+// The environment variable ANNULET_RING_MODE names one for hubs whose options leave it at the default.
 enum class ring_mode {
   defer_taskrun,  // Linux 6.1: completions are made when the hub looks, in batches
   coop_taskrun,   // Linux 5.19: whenever the thread enters the kernel anyway
@@ -16,7 +17,14 @@ enum class ring_mode {
   plain,
 };
 
+enum class engine_choice {
+  automatic,  // what the environment variable ANNULET_ENGINE names, `uring` or `epoll`; else io_uring
+  uring,
+  epoll,
+};
+
 struct hub_options {
+  engine_choice engine = engine_choice::automatic;
   unsigned sq_entries = 256;  // 1 to 32,768; the kernel rounds up to a power of two
   // At least 2x sq_entries, at most 65,536; beyond what fits the kernel keeps a list.
   unsigned cq_entries = 4096;

@@ -69,8 +69,9 @@ std::optional<io_result> io_call::perform(const operation& what, deadline until)
     // A disk waits for no peer: its transfer ends when it ends.
     wake_reason why =
         await_completion(r, what.on_disk ? deadline::never() : until, &scheduler::park_and_tell);
-    if (why == wake_reason::timed_out && what.by_worker && says_ready(what)) {
-      why = await_completion(r, grace, &scheduler::park_and_tell);  // the worker has yet to look
+    const bool by_thread = what.by_worker || what.what == operation::call::accept;
+    if (why == wake_reason::timed_out && by_thread && says_ready(what)) {
+      why = await_completion(r, grace, &scheduler::park_and_tell);  // who carries it out has yet to look
     }
     if (!r.done()) {
       call_off(r);

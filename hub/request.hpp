@@ -51,6 +51,8 @@ class request : public list_hook<> {
   }
   void give_up() noexcept { given_up_ = true; }
 
+  void* carrier = nullptr;  // the engine's own
+
  private:
   io_result result_{0};
   waiter* sleeper_ = nullptr;

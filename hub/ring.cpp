@@ -80,12 +80,15 @@ void require_in_range(const char* what, unsigned value, unsigned least, unsigned
 
 }  // namespace
 
-ring::ring(const hub_options& options, engine_info& info) {
+void ring::require_valid(const hub_options& options) {
   require_in_range("sq_entries", options.sq_entries, 1, 32768);
   require_in_range("cq_entries", options.cq_entries, options.sq_entries * 2, 65536);
   if (options.mode < ring_mode::defer_taskrun || options.mode > ring_mode::plain) {
     throw std::invalid_argument("annulet: hub_options::mode is no ring_mode");
   }
+}
+
+ring::ring(const hub_options& options, engine_info& info) {
   int error = EINVAL;
   for (const step& s : ladder()) {
     if (s.mode < options.mode) {
@@ -96,7 +99,7 @@ ring::ring(const hub_options& options, engine_info& info) {
     params.cq_entries = options.cq_entries;
     error = -io_uring_queue_init_params(options.sq_entries, &ring_, &params);
     if (error == 0) {
-      info = {"io_uring", s.names, std::move(info.refused), params.sq_entries, params.cq_entries};
+      info = {"io_uring", s.names, {}, std::move(info.refused), params.sq_entries, params.cq_entries};
       break;
     }
     info.refused.push_back("io_uring_setup with " + joined(s.names) + ": " + std::strerror(error));
@@ -121,8 +124,17 @@ ring::ring(const hub_options& options, engine_info& info) {
   // fork to fear.
   io_uring_ring_dontfork(&ring_);
   // Spares each enter the look-up of the descriptor, since 5.18; without it everything works as well.
-  if (io_uring_register_ring_fd(&ring_) == 1) {
+  if (const int registered = io_uring_register_ring_fd(&ring_); registered == 1) {
     enter_flags_ = IORING_ENTER_REGISTERED_RING;
+    info.features.emplace_back("registered ring");
+  } else {
+    info.refused.push_back(std::string("io_uring_register of the ring: ") + std::strerror(-registered));
+  }
+  if (no_iowait_ != 0) {
+    info.features.emplace_back("no iowait");
+  }
+  if (can_skip_success()) {
+    info.features.emplace_back("silent success");
   }
   // A filter may allow the set-up and refuse the enter.
   io_uring_prep_nop(next_sqe());

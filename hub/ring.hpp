@@ -18,6 +18,9 @@ namespace annulet::detail {
 
 class ring {
  public:
+  // Throws std::invalid_argument for an option out of its bounds.
+  static void require_valid(const hub_options& options);
+
   // Throws std::system_error that says which call was refused, and what would allow it.
   ring(const hub_options& options, engine_info& info);
   ~ring() { io_uring_queue_exit(&ring_); }

@@ -39,18 +39,7 @@ uring_engine::~uring_engine() {
 }
 
 void uring_engine::attach(watch& w, int fd) {
-  if (free_slots_.empty()) {
-    // The vector of free slots can hold them all, so that detach never allocates.
-    if (slots_.size() == slots_.capacity()) {
-      const std::size_t room = slots_.size() * 2 + 64;
-      free_slots_.reserve(room);
-      slots_.reserve(room);
-    }
-    slots_.emplace_back();
-    free_slots_.push_back(static_cast<std::uint32_t>(slots_.size() - 1));
-  }
-  w.slot_ = free_slots_.back();
-  free_slots_.pop_back();
+  w.slot_ = slots_.claim();
   slots_[w.slot_].owner = &w;
   w.generation_ = slots_[w.slot_].generation;
   w.fd_ = fd;
@@ -61,7 +50,7 @@ void uring_engine::detach(watch& w) noexcept {
   check(w.state_ == watch::state::idle, "a watch was detached while the kernel held its request");
   static_cast<list_hook<pending_tag>&>(w).unlink();
   slots_[w.slot_].owner = nullptr;
-  free_slots_.push_back(w.slot_);
+  slots_.give_back(w.slot_);
   w.attached_ = false;
 }
 

@@ -7,9 +7,9 @@
 
 #include "engine.hpp"
 #include "ring.hpp"
+#include "slot_table.hpp"
 
 #include <cstdint>
-#include <vector>
 
 namespace annulet::detail {
 
@@ -81,8 +81,7 @@ class uring_engine final : public engine {
 
   engine_info info_;
   ring ring_;
-  std::vector<slot> slots_;
-  std::vector<std::uint32_t> free_slots_;
+  slot_table<slot> slots_;
   // Completions that the last two looks found in the kernel. Only of looks that followed no wait: what a wait
   // was woken for is the first of a burst that is still coming, and says nothing about how many are there.
   unsigned last_look_ = 0;

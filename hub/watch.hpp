@@ -61,6 +61,7 @@ class watch : public list_hook<fd_tag>, public list_hook<pending_tag> {
  private:
   friend class engine;
   friend class uring_engine;
+  friend class epoll_engine;
   friend class hub_core;
 
   enum class state : std::uint8_t { idle, armed, cancelling, refused };

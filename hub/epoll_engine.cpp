@@ -1,0 +1,383 @@
+#include "epoll_engine.hpp"
+
+#include "syscalls.hpp"
+
+#include <annulet/runtime/check.hpp>
+#include <annulet_plants.hpp>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <limits>
+#include <new>
+#include <system_error>
+#include <utility>
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <time.h>
+
+namespace annulet::detail {
+
+namespace {
+
+// They are told whether asked for or not.
+constexpr std::uint32_t unasked = EPOLLERR | EPOLLHUP;
+
+constexpr std::int64_t second = 1'000'000'000;
+
+[[noreturn]] void throw_refused(int error, const char* what) {
+  throw std::system_error(error, std::generic_category(), std::string("annulet: hub: ") + what);
+}
+
+}  // namespace
+
+epoll_engine::epoll_engine() {
+  info_.name = "epoll";
+  const io_result set = kernel(SYS_epoll_create1, EPOLL_CLOEXEC);
+  if (!set.ok()) {
+    throw_refused(set.error(), "epoll_create1");
+  }
+  epoll_fd_ = static_cast<int>(set.value());
+  wake_fd_ = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (const int error = wake_fd_ < 0 ? errno : add_wake_fd(epoll_fd_); error != 0) {
+    (void)kernel(SYS_close, epoll_fd_);
+    if (wake_fd_ >= 0) {
+      (void)kernel(SYS_close, wake_fd_);
+    }
+    throw_refused(error, "eventfd for wake-ups");
+  }
+  (void)wait_for_events(0);  // finds out which calls there are
+  info_.features.push_back(has_pwait2_ ? "epoll_pwait2" : "epoll_wait, in milliseconds");
+}
+
+int epoll_engine::add_wake_fd(int set) noexcept {
+  epoll_event wake{EPOLLIN | EPOLLET, {.u64 = wake_data}};
+  return kernel(SYS_epoll_ctl, set, EPOLL_CTL_ADD, wake_fd_, &wake).error();
+}
+
+epoll_engine::~epoll_engine() {
+  pool_.reset();
+  (void)kernel(SYS_close, epoll_fd_);
+  (void)kernel(SYS_close, wake_fd_);
+}
+
+void epoll_engine::attach(watch& w, int fd) {
+  if (const auto at = static_cast<std::size_t>(fd); at >= entries_.size()) {
+    entries_.resize(std::max(at + 1, entries_.size() * 2));
+  }
+  w.slot_ = slots_.claim();
+  slots_[w.slot_] = {&w, nobody};
+  w.fd_ = fd;
+  w.attached_ = true;
+}
+
+void epoll_engine::detach(watch& w) noexcept {
+  check(w.state_ == watch::state::idle, "a watch was detached while it was armed");
+  static_cast<list_hook<pending_tag>&>(w).unlink();
+  slots_[w.slot_].owner = nullptr;
+  slots_.give_back(w.slot_);
+  w.attached_ = false;
+}
+
+// --- towards the kernel
+
+void epoll_engine::flush() noexcept {
+  // Those that change anew while they are told have their turn next time.
+  intrusive_list<watch, pending_tag> now;
+  while (!changed_.empty()) {
+    now.push_back(changed_.pop_front());
+  }
+  while (!now.empty()) {
+    reconcile(now.pop_front());
+  }
+  make_calls();
+}
+
+void epoll_engine::reconcile(watch& w) noexcept {
+  if (w.wanted_ == 0) {
+    leave(w);
+    return;
+  }
+  if (planted(plant::refused_poll)) {
+    leave(w);
+    tell_refused(w, EINVAL);
+  } else if (const int error = join(w); error != 0) {
+    leave(w);
+    tell_refused(w, error);
+  }
+}
+
+// Arms it, or arms it otherwise. The level is checked anew in any case. Returns the errno.
+int epoll_engine::join(watch& w) noexcept {
+  if (static_cast<std::size_t>(w.fd_) >= entries_.size()) {
+    try {
+      entries_.resize(static_cast<std::size_t>(w.fd_) + 1);  // it was retargeted
+    } catch (const std::bad_alloc&) {
+      return ENOMEM;
+    }
+  }
+  entry& at = entries_[static_cast<std::size_t>(w.fd_)];
+  if (w.state_ != watch::state::armed) {
+    slots_[w.slot_].next = std::exchange(at.first, w.slot_);
+    w.state_ = watch::state::armed;
+  }
+  w.armed_ = w.wanted_;
+  return hand_over(w.fd_, at);
+}
+
+void epoll_engine::leave(watch& w) noexcept {
+  if (w.state_ != watch::state::armed) {
+    return;
+  }
+  w.state_ = watch::state::idle;
+  entry& at = entries_[static_cast<std::size_t>(w.fd_)];
+  std::uint32_t* link = &at.first;
+  while (*link != w.slot_) {
+    link = &slots_[*link].next;
+  }
+  *link = std::exchange(slots_[w.slot_].next, nobody);
+  if (at.first == nobody || interest_of(at) != at.events) {
+    (void)hand_over(w.fd_, at);  // fails where the number was closed: nothing is to be taken back then
+  }
+}
+
+// Regular files and their like have nothing to wait for: they are always ready, as poll(2) says.
+void epoll_engine::tell_refused(watch& w, int error) noexcept {
+  const std::uint16_t wanted = std::exchange(w.wanted_, std::uint16_t{0});
+  ++told_;
+  w.on_event(error == EPERM ? io_result(wanted) : io_result(-error));
+}
+
+std::uint32_t epoll_engine::interest_of(const entry& at) noexcept {
+  std::uint32_t all = EPOLLET;
+  for (std::uint32_t i = at.first; i != nobody; i = slots_[i].next) {
+    all |= slots_[i].owner->armed_;
+  }
+  return all;
+}
+
+// Makes the set's entry what its watches want. Returns the errno.
+int epoll_engine::hand_over(int fd, entry& at) noexcept {
+  if (at.first == nobody) {
+    const bool was_there = std::exchange(at.events, 0) != 0;
+    return was_there && !planted(plant::queued_cancel) ? control(EPOLL_CTL_DEL, fd, at) : 0;
+  }
+  const bool was_there = at.events != 0;
+  at.events = interest_of(at);
+  int error = was_there ? control(EPOLL_CTL_MOD, fd, at) : ENOENT;
+  if (error == ENOENT) {  // none yet, or the number has another file now
+    ++at.generation;
+    error = control(EPOLL_CTL_ADD, fd, at);
+  }
+  if (error == EEXIST) {  // one that could not be named, and that can be now
+    error = control(EPOLL_CTL_MOD, fd, at);
+  }
+  if (error != 0) {
+    at.events = 0;
+  }
+  return error;
+}
+
+int epoll_engine::control(int operation, int fd, const entry& at) noexcept {
+  epoll_event event{at.events, {.u64 = std::uint64_t{at.generation} << 32 | static_cast<std::uint32_t>(fd)}};
+  return kernel(SYS_epoll_ctl, epoll_fd_, operation, fd, &event).error();
+}
+
+void epoll_engine::let_go(std::span<watch* const> watches) noexcept {
+  for (watch* const w : watches) {
+    w->wanted_ = 0;
+    static_cast<list_hook<pending_tag>&>(*w).unlink();
+    leave(*w);
+  }
+}
+
+// All that is registered is handed to a new set, and the old one goes with whatever nobody can name in it.
+// The number stays: a program may count on those that it has closed.
+void epoll_engine::begin_new_set() noexcept {
+  stale_ = false;
+  const io_result made = kernel(SYS_epoll_create1, EPOLL_CLOEXEC);
+  if (!made.ok()) {
+    return;  // no descriptor left: the next such event tries again
+  }
+  const int fresh = static_cast<int>(made.value());
+  const bool replaced = add_wake_fd(fresh) == 0 && kernel(SYS_dup3, fresh, epoll_fd_, O_CLOEXEC).ok();
+  (void)kernel(SYS_close, fresh);
+  if (!replaced) {
+    return;
+  }
+  for (std::size_t fd = 0; fd < entries_.size(); ++fd) {
+    entry& at = entries_[fd];
+    at.events = 0;
+    for (std::uint32_t i = at.first; i != nobody; i = slots_[i].next) {
+      note_change(*slots_[i].owner);  // handed over before the next wait
+    }
+  }
+}
+
+// --- requests
+
+void epoll_engine::start(request& r, const operation& what) noexcept {
+  auto* const call = new (std::nothrow) threaded_call(callable_, r, what);
+  if (call == nullptr) {
+    ++told_;
+    r.complete(io_result(-ENOMEM));
+    return;
+  }
+  r.carrier = call;
+  if (call->needs() == 0) {
+    callable_.push_back(*call);
+    unsubmitted_ = true;
+    return;
+  }
+  if (const int error = call->refusal(); error != 0) {
+    finish(*call, io_result(-error));
+    return;
+  }
+  try {
+    attach(*call, what.fd);
+    set_interest(*call, call->needs());
+  } catch (const std::bad_alloc&) {
+    finish(*call, io_result(-ENOMEM));
+  }
+}
+
+// Gives threads to those calls that can be made.
+void epoll_engine::make_calls() noexcept {
+  unsubmitted_ = false;
+  while (!callable_.empty()) {
+    auto& call = static_cast<threaded_call&>(callable_.pop_front());
+    stop_waiting(call);
+    if (!pool_) {
+      pool_.emplace(wake_fd_);
+    }
+    call.submitted = pool_->submit(call, call.how_urgent());
+    if (!call.submitted) {
+      finish(call, io_result(-ENOMEM));
+    }
+  }
+}
+
+void epoll_engine::collect_calls() noexcept {
+  if (!pool_) {
+    return;
+  }
+  while (worker_pool::job* const ended = pool_->take_ended()) {
+    auto& call = static_cast<threaded_call&>(*ended);
+    finish(call, call.result());
+  }
+}
+
+void epoll_engine::finish(threaded_call& call, io_result result) noexcept {
+  ++told_;
+  request& r = call.of();
+  delete &call;
+  r.complete(result);
+}
+
+void epoll_engine::cancel(request& r) noexcept {
+  auto& call = *static_cast<threaded_call*>(r.carrier);
+  if (!call.submitted) {
+    static_cast<list_hook<>&>(call).unlink();
+    stop_waiting(call);
+    finish(call, io_result(-ECANCELED));
+  } else if (pool_->withdraw(call)) {
+    finish(call, io_result(-ECANCELED));
+  } else {
+    pool_->interrupt(call);
+  }
+}
+
+void epoll_engine::stop_waiting(threaded_call& call) noexcept {
+  if (call.attached()) {
+    const std::array<watch*, 1> self{&call};
+    let_go(self);
+    detach(call);
+  }
+}
+
+// --- from the kernel
+
+io_result epoll_engine::wait_for_events(std::optional<std::int64_t> nanoseconds) noexcept {
+  const auto most = static_cast<int>(events_.size());
+  if (has_pwait2_) {
+    timespec limit{};
+    if (nanoseconds) {
+      limit = {*nanoseconds / second, *nanoseconds % second};
+    }
+    const io_result got =
+        kernel(SYS_epoll_pwait2, epoll_fd_, events_.data(), most, nanoseconds ? &limit : nullptr, nullptr, 0);
+    // Linux before 5.11, or a filter that does not know it.
+    if (got.error() != ENOSYS && got.error() != EPERM) {
+      return got;
+    }
+    has_pwait2_ = false;
+  }
+  int milliseconds = -1;
+  if (nanoseconds) {  // rounded up: never early
+    const std::int64_t up = *nanoseconds / 1'000'000 + (*nanoseconds % 1'000'000 != 0 ? 1 : 0);
+    milliseconds = static_cast<int>(std::min<std::int64_t>(up, std::numeric_limits<int>::max()));
+  }
+  return kernel(SYS_epoll_pwait, epoll_fd_, events_.data(), most, milliseconds, nullptr, 0);
+}
+
+unsigned epoll_engine::fetch(std::optional<std::int64_t> nanoseconds) noexcept {
+  const io_result got = wait_for_events(nanoseconds);
+  if (!got.ok()) {
+    if (got.error() != EINTR) {  // signal handlers have run
+      fail(std::string("epoll_pwait: ") + std::strerror(got.error()));
+    }
+    return 0;
+  }
+  for (unsigned i = 0; i < got.value(); ++i) {
+    dispatch(events_[i]);
+  }
+  if (stale_) [[unlikely]] {
+    begin_new_set();
+  }
+  make_calls();
+  return got.value();
+}
+
+void epoll_engine::dispatch(const epoll_event& event) noexcept {
+  ++told_;
+  if (event.data.u64 == wake_data) {
+    collect_calls();
+    return;
+  }
+  const entry& at = entries_[static_cast<std::uint32_t>(event.data.u64)];
+  if (at.first == nobody || at.generation != event.data.u64 >> 32) {
+    stale_ = true;
+    return;
+  }
+  for (std::uint32_t i = at.first; i != nobody;) {
+    watch& w = *slots_[i].owner;
+    i = slots_[i].next;
+    const std::uint32_t mask = event.events & (w.armed_ | unasked);
+    if (mask != 0 && !planted(plant::lost_event)) {
+      w.on_event(io_result(static_cast<int>(mask)));
+    }
+  }
+}
+
+void epoll_engine::look() noexcept {
+  flush();
+  unsigned rounds = 0;
+  while (fetch(0) == events_.size() && ++rounds <= slots_.size() / events_.size() + 1) {
+  }
+}
+
+void epoll_engine::wait(deadline until) noexcept {
+  const std::uint64_t before = told_;
+  flush();
+  std::optional<std::int64_t> limit;
+  if (told_ != before || until.is_past()) {
+    limit = 0;
+  } else if (!until.is_never()) {
+    limit = std::max<std::int64_t>(until.nanoseconds() - clock_now(), 0);
+  }
+  fetch(limit);
+}
+
+}  // namespace annulet::detail

@@ -1,0 +1,90 @@
+// The engine on epoll: a watch is an edge-triggered entry of an epoll set.
+//
+// epoll knows a descriptor by its number and its file, once; so the watches of one number share an entry,
+// which asks for all that they ask for, and each is told what concerns it. Entries carry a generation: what
+// comes for an older one finds nobody.
+//
+// An entry goes when its watches are let go, by its number. After a close behind the hub's back there is no
+// number any more to name it by, and a duplicate of the file may keep it alive: its next event, which is for
+// nobody, makes the engine begin a new set.
+#pragma once
+
+#include "engine.hpp"
+#include "hub_options.hpp"
+#include "slot_table.hpp"
+#include "threaded_call.hpp"
+#include "worker_pool.hpp"
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include <sys/epoll.h>
+
+namespace annulet::detail {
+
+class epoll_engine final : public engine {
+ public:
+  // Throws std::system_error where descriptors or memory ran out.
+  epoll_engine();
+  ~epoll_engine() override;
+
+  void attach(watch& w, int fd) override;
+  void detach(watch& w) noexcept override;
+  void let_go(std::span<watch* const> watches) noexcept override;
+  void start(request& r, const operation& what) noexcept override;
+  void cancel(request& r) noexcept override;
+  void look() noexcept override;
+  void flush() noexcept override;
+  void wait(deadline until) noexcept override;
+  [[nodiscard]] int wake_fd() const noexcept override { return wake_fd_; }
+  [[nodiscard]] const engine_info& info() const noexcept override { return info_; }
+
+ private:
+  static constexpr std::uint32_t nobody = ~std::uint32_t{0};
+  static constexpr std::uint64_t wake_data = ~std::uint64_t{0};
+
+  struct slot {
+    watch* owner = nullptr;
+    std::uint32_t next = nobody;  // armed on the same number
+  };
+  // Of one number.
+  struct entry {
+    std::uint32_t first = nobody;  // slot of an armed watch
+    std::uint32_t generation = 0;
+    std::uint32_t events = 0;  // what epoll was given; 0: there is none
+  };
+
+  void reconcile(watch& w) noexcept;
+  [[nodiscard]] int join(watch& w) noexcept;
+  void leave(watch& w) noexcept;
+  void tell_refused(watch& w, int error) noexcept;
+  [[nodiscard]] std::uint32_t interest_of(const entry& at) noexcept;
+  [[nodiscard]] int hand_over(int fd, entry& at) noexcept;
+  [[nodiscard]] int control(int operation, int fd, const entry& at) noexcept;
+  // How many events came. A limit of nullopt waits for one, however long.
+  unsigned fetch(std::optional<std::int64_t> nanoseconds) noexcept;
+  [[nodiscard]] io_result wait_for_events(std::optional<std::int64_t> nanoseconds) noexcept;
+  void dispatch(const epoll_event& event) noexcept;
+  [[nodiscard]] int add_wake_fd(int set) noexcept;
+  void begin_new_set() noexcept;
+  void make_calls() noexcept;
+  void collect_calls() noexcept;
+  void stop_waiting(threaded_call& call) noexcept;
+  void finish(threaded_call& call, io_result result) noexcept;
+
+  engine_info info_;
+  int epoll_fd_ = -1;
+  int wake_fd_ = -1;
+  bool has_pwait2_ = true;
+  bool stale_ = false;      // an event came for nobody
+  std::uint64_t told_ = 0;  // events and completions, ever
+  slot_table<slot> slots_;
+  std::vector<entry> entries_;  // by number
+  std::array<epoll_event, 512> events_;
+  intrusive_list<worker_pool::job> callable_;  // calls whose descriptor may be ready
+  std::optional<worker_pool> pool_;            // when it is first needed
+};
+
+}  // namespace annulet::detail

@@ -1,0 +1,48 @@
+// A request as the epoll engine carries it out: by a plain system call on a thread of the pool. One that may
+// wait for a peer is first waited for by a watch, where a watch can tell, so that a silent peer takes no
+// thread. Internal.
+#pragma once
+
+#include "request.hpp"
+#include "watch.hpp"
+#include "worker_pool.hpp"
+
+#include <cstdint>
+
+namespace annulet::detail {
+
+class threaded_call final : public watch, public worker_pool::job {
+ public:
+  threaded_call(intrusive_list<worker_pool::job>& callable, request& r, const operation& what) noexcept
+      : callable_(callable), request_(r), what_(what) {}
+
+  // The events to wait for before it is made; 0 where none tell.
+  [[nodiscard]] std::uint16_t needs() const noexcept;
+  // Why it is refused at once, whatever would come: an errno, or 0. What is waited for first would hide it.
+  [[nodiscard]] int refusal() const noexcept;
+  // Disks are quick, or at least certain; so few threads will do for them.
+  [[nodiscard]] worker_pool::urgency how_urgent() const noexcept;
+
+  [[nodiscard]] request& of() noexcept { return request_; }
+  [[nodiscard]] io_result result() const noexcept { return result_; }
+
+  void run() noexcept override;
+  // Whatever it was: the call itself will tell.
+  void on_event(io_result) noexcept override {
+    if (!static_cast<list_hook<>&>(*this).linked()) {
+      callable_.push_back(*this);
+    }
+  }
+  void on_close() noexcept override {}  // whoever waits for the request is told, and cancels it
+  void on_hub_end() noexcept override {}
+
+  bool submitted = false;  // the pool has it, or has had it
+
+ private:
+  intrusive_list<worker_pool::job>& callable_;
+  request& request_;
+  const operation what_;
+  io_result result_{0};
+};
+
+}  // namespace annulet::detail

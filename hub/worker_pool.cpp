@@ -1,0 +1,200 @@
+#include "worker_pool.hpp"
+
+#include "syscalls.hpp"
+
+#include <algorithm>
+#include <csignal>
+#include <cstdint>
+#include <new>
+
+namespace annulet::detail {
+
+namespace {
+
+sigset_t all_signals() noexcept {
+  sigset_t all;
+  sigfillset(&all);
+  return all;
+}
+
+}  // namespace
+
+int interrupting_signal() noexcept {
+  static const int number = [] {
+    for (int candidate = SIGRTMAX; candidate >= SIGRTMIN; --candidate) {
+      struct sigaction now {};
+      if (sigaction(candidate, nullptr, &now) == 0 && now.sa_handler == SIG_DFL) {
+        // It has nothing to do but to end a system call: so it is not to be restarted.
+        struct sigaction ours {};
+        ours.sa_handler = [](int) {};
+        sigaction(candidate, &ours, nullptr);
+        return candidate;
+      }
+    }
+    return 0;  // the program handles them all: what waits then ends by itself
+  }();
+  return number;
+}
+
+worker_pool::~worker_pool() {
+  std::unique_lock lock(mutex_);
+  over_ = true;
+  work_.notify_all();
+  while (!alive_.empty() || !leaving_.empty()) {
+    const pthread_t next = leaving_.empty() ? alive_.front() : leaving_.front();
+    lock.unlock();
+    pthread_join(next, nullptr);
+    lock.lock();
+    std::erase_if(leaving_, [&](pthread_t t) { return pthread_equal(t, next) != 0; });
+  }
+}
+
+bool worker_pool::submit(job& j, urgency how) noexcept {
+  std::unique_lock lock(mutex_);
+  bury(lock);
+  const bool urgent = how == urgency::urgent;
+  const bool begins_now = urgent || bounded_running_ + bounded_queued_ < bound;
+  if (begins_now && !has_thread_for_one_more() && !add_thread() && (urgent || bounded_running_ == 0)) {
+    return false;
+  }
+  j.how_ = how;
+  j.queued_ = true;
+  (urgent ? urgent_ : bounded_).push_back(j);
+  ++(urgent ? urgent_queued_ : bounded_queued_);
+  work_.notify_one();
+  return true;
+}
+
+// Whether more threads idle than there are jobs which they are about to take.
+bool worker_pool::has_thread_for_one_more() const noexcept {
+  return idle_ > urgent_queued_ + std::min(bounded_queued_, bound - bounded_running_);
+}
+
+bool worker_pool::withdraw(job& j) noexcept {
+  const std::unique_lock lock(mutex_);
+  if (!j.queued_) {
+    return false;
+  }
+  j.queued_ = false;
+  j.unlink();
+  --(j.how_ == urgency::urgent ? urgent_queued_ : bounded_queued_);
+  return true;
+}
+
+// Under the lock, so that the thread is at this job still, and no signal is left for the next.
+void worker_pool::interrupt(job& j) noexcept {
+  const std::unique_lock lock(mutex_);
+  if (j.running_ && interrupting_signal() != 0) {
+    pthread_kill(j.thread_, interrupting_signal());
+  }
+}
+
+worker_pool::job* worker_pool::take_ended() noexcept {
+  std::unique_lock lock(mutex_);
+  bury(lock);
+  return ended_.empty() ? nullptr : &ended_.pop_front();
+}
+
+std::size_t worker_pool::threads() noexcept {
+  const std::unique_lock lock(mutex_);
+  return alive_.size();
+}
+
+// --- the threads
+
+bool worker_pool::add_thread() noexcept {
+  pthread_attr_t attributes;
+  if (pthread_attr_init(&attributes) != 0) {
+    return false;
+  }
+  pthread_attr_setstacksize(&attributes, stack_size);
+  // It begins with all signals blocked: they are for the program's own threads.
+  const sigset_t all = all_signals();
+  sigset_t before;
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  bool added = false;
+  try {
+    pthread_t& thread = alive_.emplace_back();
+    added = pthread_create(&thread, &attributes, &start, this) == 0;
+    if (!added) {
+      alive_.pop_back();
+    }
+  } catch (const std::bad_alloc&) {
+  }
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  pthread_attr_destroy(&attributes);
+  return added;
+}
+
+void* worker_pool::start(void* pool) noexcept {
+  static_cast<worker_pool*>(pool)->work();
+  return nullptr;
+}
+
+worker_pool::job* worker_pool::next() noexcept {
+  if (!urgent_.empty()) {
+    --urgent_queued_;
+    return &urgent_.pop_front();
+  }
+  if (!bounded_.empty() && bounded_running_ < bound) {
+    --bounded_queued_;
+    ++bounded_running_;
+    return &bounded_.pop_front();
+  }
+  return nullptr;
+}
+
+// As many threads as the bound are kept for the next jobs; those beyond it leave.
+void worker_pool::work() noexcept {
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    if (job* const j = next()) {
+      perform(*j, lock);
+    } else if (over_ || idle_ >= bound) {
+      break;
+    } else {
+      ++idle_;
+      work_.wait(lock);
+      --idle_;
+    }
+  }
+  const auto self =
+      std::ranges::find_if(alive_, [](pthread_t t) { return pthread_equal(t, pthread_self()) != 0; });
+  leaving_.splice(leaving_.end(), alive_, self);
+}
+
+// The signal is let in for the job alone. One that came too late for the job before is taken in at once.
+void worker_pool::perform(job& j, std::unique_lock<std::mutex>& lock) noexcept {
+  j.queued_ = false;
+  j.running_ = true;
+  j.thread_ = pthread_self();
+  lock.unlock();
+  sigset_t interrupting;
+  sigemptyset(&interrupting);
+  if (interrupting_signal() != 0) {
+    sigaddset(&interrupting, interrupting_signal());
+  }
+  pthread_sigmask(SIG_UNBLOCK, &interrupting, nullptr);
+  j.run();
+  pthread_sigmask(SIG_BLOCK, &interrupting, nullptr);
+  lock.lock();
+  j.running_ = false;
+  if (j.how_ == urgency::bounded) {
+    --bounded_running_;
+  }
+  ended_.push_back(j);
+  const std::uint64_t one = 1;
+  (void)kernel(SYS_write, wake_fd_, &one, sizeof(one));
+}
+
+void worker_pool::bury(std::unique_lock<std::mutex>& lock) noexcept {
+  while (!leaving_.empty()) {
+    const pthread_t gone = leaving_.front();
+    leaving_.pop_front();
+    lock.unlock();
+    pthread_join(gone, nullptr);
+    lock.lock();
+  }
+}
+
+}  // namespace annulet::detail

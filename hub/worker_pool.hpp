@@ -1,0 +1,96 @@
+// Threads for calls that have no other way of not stopping the hub's thread. Internal.
+//
+//   kind      what for                            begins
+//   bounded   disks, computations                 when one of `bound` threads is free, first come first
+//   served urgent    calls that may wait for a peer       at once, beyond the bound if need be: a silent peer
+//   holds up
+//                                                  nobody else
+//
+// A job is somewhere between submit and done in exactly one of these states: queued, running, ended. What a
+// running one waits for in the kernel can be cut short by a signal that is directed at its thread.
+#pragma once
+
+#include <annulet/runtime/intrusive_list.hpp>
+
+#include <condition_variable>
+#include <cstddef>
+#include <list>
+#include <mutex>
+
+#include <pthread.h>
+
+namespace annulet::detail {
+
+class worker_pool {
+ public:
+  enum class urgency { bounded, urgent };
+
+  // Belongs to who submits it, and stays until take_ended() has given it back, or withdraw() has.
+  class job : public list_hook<> {
+   public:
+    // Called once, by a thread of the pool, with all signals blocked but the one that interrupts.
+    virtual void run() noexcept = 0;
+
+   protected:
+    virtual ~job() = default;
+
+   private:
+    friend class worker_pool;
+    urgency how_ = urgency::bounded;
+    bool queued_ = false;
+    bool running_ = false;
+    pthread_t thread_{};  // while it runs
+  };
+
+  // `wake_fd`: an eventfd that is written to when a job has ended.
+  explicit worker_pool(int wake_fd) noexcept : wake_fd_(wake_fd) {}
+  // No job may be left.
+  ~worker_pool();
+  worker_pool(const worker_pool&) = delete;
+  worker_pool& operator=(const worker_pool&) = delete;
+
+  // Those below are for the hub's thread.
+
+  // False where there is no thread for it, and none can be had: then nothing has changed.
+  [[nodiscard]] bool submit(job& j, urgency how) noexcept;
+  // True where it had not begun: it is not run.
+  [[nodiscard]] bool withdraw(job& j) noexcept;
+  // Ends what it waits for in the kernel with EINTR, if it waits. To be repeated until it has ended: it may
+  // be just about to wait.
+  void interrupt(job& j) noexcept;
+  // One that has ended, or null.
+  [[nodiscard]] job* take_ended() noexcept;
+
+  [[nodiscard]] std::size_t threads() noexcept;
+
+ private:
+  static constexpr std::size_t bound = 4;
+  static constexpr std::size_t stack_size = 128 * 1024;
+
+  static void* start(void* pool) noexcept;
+  void work() noexcept;
+  [[nodiscard]] job* next() noexcept;
+  void perform(job& j, std::unique_lock<std::mutex>& lock) noexcept;
+  [[nodiscard]] bool has_thread_for_one_more() const noexcept;
+  [[nodiscard]] bool add_thread() noexcept;
+  void bury(std::unique_lock<std::mutex>& lock) noexcept;
+
+  const int wake_fd_;
+  std::mutex mutex_;  // for all that follows
+  std::condition_variable work_;
+  intrusive_list<job> urgent_;
+  intrusive_list<job> bounded_;
+  intrusive_list<job> ended_;
+  std::list<pthread_t> alive_;
+  std::list<pthread_t> leaving_;  // to be joined
+  std::size_t urgent_queued_ = 0;
+  std::size_t bounded_queued_ = 0;
+  std::size_t bounded_running_ = 0;
+  std::size_t idle_ = 0;
+  bool over_ = false;
+};
+
+// The signal that interrupts: a real-time one that nobody handled when it was first needed, the highest such.
+[[nodiscard]] int interrupting_signal() noexcept;
+
+}  // namespace annulet::detail
