@@ -48,23 +48,36 @@ int dup2(int source, int target) {
     }
     hub->io().flush_changes();  // what is asked of the old file is not to be asked of the new one
   }
-  // First the call: it replaces the file in one step or changes nothing. The watches hold the old file until
-  // they are let go, right after.
+  detail::fd_state* const file = hub == nullptr || source == target ? nullptr : hub->find_state(target);
+  const bool has_requests = file != nullptr && file->has_requests();
+  int from = source;
+  if (has_requests) {
+    // A worker thread of the kernel's may look a request's file up only when it begins: so they end first.
+    // The source is held meanwhile, for nothing may fail any more when those who wait have been told.
+    const auto held = detail::kernel(SYS_fcntl, source, F_DUPFD_CLOEXEC, 0);
+    if (!held.ok()) {
+      failed(held.error());
+    }
+    from = static_cast<int>(held.value());
+    hub->prepare_close_and_wait(*file);
+  }
+  // Else the call is first: it replaces the file in one step or changes nothing. The watches hold the old
+  // file until they are let go, right after.
   detail::io_result made(0);
   do {
     made = source == target ? detail::kernel(SYS_fcntl, source, F_GETFD)
-                            : detail::kernel(SYS_dup3, source, target, 0);
+                            : detail::kernel(SYS_dup3, from, target, 0);
   } while (made.error() == EINTR || made.error() == EBUSY);
+  if (has_requests) {
+    (void)detail::kernel(SYS_close, from);
+  }
   if (!made.ok()) {
     failed(made.error());
   }
-  detail::fd_state* const file = hub == nullptr ? nullptr : hub->find_state(target);
-  if (file != nullptr && source != target) {
-    if (file->in_use()) {
-      hub->prepare_close_and_wait(*file);
-    } else {
-      file->was_closed();
-    }
+  if (file != nullptr && file->in_use()) {
+    hub->prepare_close_and_wait(*file);
+  } else if (file != nullptr) {
+    file->was_closed();
   }
   return target;
 }

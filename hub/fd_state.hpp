@@ -67,10 +67,10 @@ class alignas(64) fd_state final : public watch {
   void was_closed() noexcept { ++incarnation_; }
   // Until the kernel holds no request of the closed one any more. Nothing interrupts it.
   void await_requests();
-  [[nodiscard]] bool has_requests() const noexcept { return !requests_.empty(); }
-  void end_closing() noexcept { closing_ = orphaned_ = false; }
   // The same for a destructor, which does not wait: the last request closes the number.
   void close_after_requests() noexcept { orphaned_ = true; }
+  [[nodiscard]] bool has_requests() const noexcept { return !requests_.empty(); }
+  void end_closing() noexcept { closing_ = orphaned_ = false; }
 
   void on_event(io_result mask) noexcept override;
   void expect_event() const noexcept override;

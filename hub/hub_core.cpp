@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -147,19 +148,25 @@ bool lingers(int fd) noexcept {
 
 // The number is free at once. Where closing the file waits for what is unsent, it is closed as a request.
 io_result hub_core::close_number(int fd) {
-  const io_result other = lingers(fd) ? kernel(SYS_fcntl, fd, F_DUPFD_CLOEXEC, 0) : io_result(-1);
+  if (!lingers(fd)) {
+    return close_file(fd);
+  }
+  const io_result duplicate = kernel(SYS_fcntl, fd, F_DUPFD_CLOEXEC, 0);
   const io_result closed = close_file(fd);
-  if (!other.ok()) {
+  if (!duplicate.ok()) {
     return closed;
   }
+  const auto other = static_cast<int>(duplicate.value());
   request r;
-  engine_->start(r,
-                 {.what = operation::call::close, .fd = static_cast<int>(other.value()), .by_worker = true});
+  engine_->start(r, {.what = operation::call::close, .fd = other, .by_worker = true});
   while (!r.done()) {
     waiter w(scheduler_.running());
     r.wait_with(&w);
     (void)scheduler_.park_uninterrupted(w, deadline::never(), wakers::outside);
     r.wait_with(nullptr);
+  }
+  if (r.result().error() == ENOMEM) {  // it was not begun
+    (void)close_file(other);
   }
   return closed;
 }

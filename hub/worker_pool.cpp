@@ -9,16 +9,6 @@
 
 namespace annulet::detail {
 
-namespace {
-
-sigset_t all_signals() noexcept {
-  sigset_t all;
-  sigfillset(&all);
-  return all;
-}
-
-}  // namespace
-
 int interrupting_signal() noexcept {
   static const int number = [] {
     for (int candidate = SIGRTMAX; candidate >= SIGRTMIN; --candidate) {
@@ -95,11 +85,6 @@ worker_pool::job* worker_pool::take_ended() noexcept {
   return ended_.empty() ? nullptr : &ended_.pop_front();
 }
 
-std::size_t worker_pool::threads() noexcept {
-  const std::unique_lock lock(mutex_);
-  return alive_.size();
-}
-
 // --- the threads
 
 bool worker_pool::add_thread() noexcept {
@@ -109,8 +94,9 @@ bool worker_pool::add_thread() noexcept {
   }
   pthread_attr_setstacksize(&attributes, stack_size);
   // It begins with all signals blocked: they are for the program's own threads.
-  const sigset_t all = all_signals();
+  sigset_t all;
   sigset_t before;
+  sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
   bool added = false;
   try {

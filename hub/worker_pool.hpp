@@ -61,8 +61,6 @@ class worker_pool {
   // One that has ended, or null.
   [[nodiscard]] job* take_ended() noexcept;
 
-  [[nodiscard]] std::size_t threads() noexcept;
-
  private:
   static constexpr std::size_t bound = 4;
   static constexpr std::size_t stack_size = 128 * 1024;

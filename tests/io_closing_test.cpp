@@ -252,10 +252,10 @@ TEST_CASE("who waited for a number that was closed and given out anew touches no
 }
 
 TEST_CASE("dup2 onto a number waits for the requests on it, tells all that wait, and lets the old file go") {
-  in_every_place([](waiting_place place, const auto&) {
+  in_every_place([](waiting_place place, const auto& settle) {
     const int number = place.file.get();
     auto readers = three_readers(number, place.for_accept);
-    this_fiber::sleep_for(1ms);  // what the calls have asked for, the kernel has
+    settle();
     const auto* const state = annulet::detail::hub_core::current()->find_state(number);
     REQUIRE(state != nullptr);
     CHECK(state->has_requests() == place.by_request);
@@ -270,6 +270,40 @@ TEST_CASE("dup2 onto a number waits for the requests on it, tells all that wait,
     CHECK(read_some(number, limit) == "mine");
     fresh.first.close();
     CHECK_FALSE(is_hung_up(fresh.second.get()));
+  });
+}
+
+TEST_CASE(
+    "dup2 hands the new file to no call that was begun on the old one, whether a worker has begun or not") {
+  for (int round = 0; round < 500; ++round) {
+    const hub home;
+    auto [master, slave] = make_pty();
+    auto [fresh, peer] = blocking(make_socket_pair());
+    write_text(peer.get(), "mine");
+    const int number = slave.get();
+    auto reader = spawn_parked([&] { return read_error(number, false); });
+    if (round % 2 == 1) {
+      annulet::detail::hub_core::current()->io().flush();  // it is on its way to a worker
+    }
+    annulet::dup2(fresh.get(), number);
+    REQUIRE(reader.get(limit) == EBADF);
+    REQUIRE(read_some(number, limit) == "mine");
+  }
+}
+
+TEST_CASE("dup2 from what is not open changes nothing, also where calls are in flight on its target") {
+  in_every_place([](waiting_place place, const auto& settle) {
+    const int number = place.file.get();
+    auto readers = three_readers(number, place.for_accept);
+    settle();
+    CHECK(failure_of([&] { return annulet::dup2(unused_number(), number); }).error == EBADF);
+    const auto* const state = annulet::detail::hub_core::current()->find_state(number);
+    CHECK_FALSE(state->closing());
+    for (auto& reader : readers) {
+      CHECK_FALSE(reader.done());
+    }
+    annulet::close(place.file.release());
+    all_told(readers);
   });
 }
 
