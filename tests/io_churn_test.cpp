@@ -232,8 +232,34 @@ struct belongings {
   }
 };
 
+// As many connects as there are ever at once, all of which wait: nobody takes what fills this listener's
+// queue. Where each is carried out by a thread, the C library keeps the stacks of so many from then on.
+void warm_up_connecting() {
+  const auto listener = make_tcp_listener();
+  require_ok(::listen(listener.socket.get(), 0), "listen");
+  std::vector<fiber<void>> fibers;
+  std::size_t waiting = 0;
+  for (std::size_t i = 0; i < 2 * at_once; ++i) {
+    fibers.push_back(spawn([&waiting, port = listener.port] {
+      auto conn =
+          annulet::descriptor::adopt(require_ok(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), "socket"));
+      reset_on_close(conn.fileno());
+      ++waiting;
+      conn.connect(annulet::socket_address(loopback(port)));
+      --waiting;
+    }));
+  }
+  this_fiber::sleep_for(50ms);
+  REQUIRE(waiting >= at_once);
+  for (auto& f : fibers) {
+    f.kill();
+    f.join();
+  }
+}
+
 // More of everything than there is ever at once, so that what is kept for the next time is there.
 void warm_up() {
+  warm_up_connecting();
   constexpr std::size_t many = 4 * at_once;
   std::vector<pipe_pair> pipes;
   std::vector<fiber<void>> fibers;
