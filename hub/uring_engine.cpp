@@ -275,7 +275,10 @@ void uring_engine::wait(deadline until) noexcept {
   reap();
   prepare_changes();
   if (reaped_ != before) {
-    unsubmitted_ = ring_.queued() != 0;
+    // What was prepared is handed over all the same: events that never cease would keep it here for ever.
+    if (ring_.queued() != 0) {
+      enter([&] { return ring_.submit(); });
+    }
     return;
   }
   std::optional<std::int64_t> limit;
@@ -323,6 +326,7 @@ unsigned uring_engine::reap() noexcept {
       const auto* const owner = reinterpret_cast<const std::byte*>(slots_[t.slot].owner);
       __builtin_prefetch(owner);
       __builtin_prefetch(owner + 64);
+      __builtin_prefetch(owner + 128);
     }
   };
   const auto fetch_rest = [this](std::uint64_t data) {
