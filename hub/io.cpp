@@ -36,12 +36,14 @@ std::size_t count_of(const std::optional<io_result>& result, const io_call& call
   return result->value();
 }
 
-std::size_t count(io_call& call, io_step&& step, deadline until) {
+template <class Step>
+[[gnu::always_inline]] inline std::size_t count(io_call& call, Step&& step, deadline until) {
   return count_of(call.run(step, step.about().never_waits ? deadline::past() : until), call, step);
 }
 
 // Nothing where it would have waited.
-std::optional<std::size_t> count_if_any(io_call& call, io_step&& step) {
+template <class Step>
+std::optional<std::size_t> count_if_any(io_call& call, Step&& step) {
   const auto result = call.run(step, deadline::past());
   return result && result->error() != EAGAIN ? std::optional(count_of(result, call, step)) : std::nullopt;
 }
@@ -61,7 +63,8 @@ descriptor accepted(const io_call& call, std::size_t number) {
 }
 
 // Until all is transferred or the file ends.
-std::size_t transfer_all(io_call&& call, iovec rest, deadline until, std::size_t& moved) {
+[[gnu::always_inline]] inline std::size_t transfer_all(io_call&& call, iovec rest, deadline until,
+                                                       std::size_t& moved) {
   moved = 0;
   for (;;) {
     file_transfer step(call.fd(), call.way(), {&rest, 1}, call.kind());

@@ -2,26 +2,26 @@
 // descriptor, park until it may be ready, try again. What cannot be tried is handed to the kernel. Internal.
 //
 // While a fiber is parked in a call, this object, the step and the waiter are what lies on its stack: they
-// are small, and the frames few, for with many connections each line of them comes from far away.
+// are small, and the frames few, for with many connections each line of them comes from far away. What a call
+// goes through when all is well is inline, so that one return stands behind a system call or a switch, and
+// not five: the CPU can predict none of them (syscalls.hpp).
 #pragma once
 
+#include "descriptor.hpp"
 #include "fd_state.hpp"
+#include "hub_core.hpp"
 #include "io_step.hpp"
 #include "request.hpp"
 
 #include <annulet/runtime/deadline.hpp>
 #include <annulet/runtime/scheduler.hpp>
 
+#include <cerrno>
 #include <cstdint>
 #include <optional>
+#include <utility>
 
-namespace annulet {
-
-class file_ref;
-
-namespace detail {
-
-class hub_core;
+namespace annulet::detail {
 
 class io_call {
  public:
@@ -46,26 +46,34 @@ class io_call {
 
   // A step, whole. Says nothing where the deadline came first. Throws EBADF where the descriptor was closed,
   // and interruptions. The first that waits takes a turn, which is kept to the call's end.
-  [[nodiscard]] std::optional<io_result> run(io_step& step, deadline until);
+  template <class Step>
+  [[nodiscard]] std::optional<io_result> run(Step& step, deadline until);
   // Between two steps that belong together: nobody comes in between, though others run.
   void breathe_between();
 
  private:
+  class sleeping;
   using park_function = wake_reason (scheduler::*)(waiter&, deadline, wakers);
 
   static hub_core& hub_of(const file_ref& file, const char* name);
   void let_others_run();
   [[nodiscard]] bool worth_a_try(const io_step& step, deadline until) const noexcept;
   [[nodiscard]] io_result finish(const io_step& step) noexcept;
-  [[nodiscard]] std::optional<io_result> go_on(io_step& step, io_step::outcome next, deadline until);
+  template <class Step>
+  [[nodiscard]] std::optional<io_result> go_on(Step& step, io_step::outcome next, deadline until);
 
   // These throw EBADF where the descriptor was closed, and interruptions; and say nothing, or false, where
   // the deadline came.
 
-  // Parks behind those that came first.
   [[nodiscard]] bool take_turn(deadline until);
+  // Parks behind those that came first.
+  [[nodiscard]] bool stand_in_line(deadline until);
   // Parks until the descriptor may be ready. At the deadline one more try is due.
   [[nodiscard]] bool await_event(deadline until);
+  // Where events come again and again and there is nothing: some files say that they are ready and are not,
+  // an unconnected datagram socket whose receiver is full, a listener whose connections others take. That
+  // must not become a busy loop.
+  [[nodiscard]] bool hurries_in_vain() const noexcept { return vain_waits_ >= 16; }
   // Parks for a millisecond: for what no event tells of.
   [[nodiscard]] bool rest(deadline until);
   // Has the kernel carry it out, and parks meanwhile. What the kernel has done counts, whatever came between.
@@ -73,7 +81,13 @@ class io_call {
 
   void give_turn_back() noexcept;
   // After each park: the number may be another's.
-  void require_open() const;
+  void require_open() const {
+    if (file_->incarnation() != incarnation_) [[unlikely]] {
+      throw_closed();
+    }
+  }
+  [[noreturn, gnu::cold]] void throw_closed() const;
+  void learn_of_file();
   wake_reason await_completion(request& r, deadline until, park_function park);
   void call_off(request& r);
 
@@ -88,6 +102,116 @@ class io_call {
   bool has_turn_ = false;
 };
 
-}  // namespace detail
+// A descriptor's watch that has said nothing since the last try need not be asked again, unless the caller
+// wants to know now.
+inline bool io_call::worth_a_try(const io_step& step, deadline until) const noexcept {
+  return !owner_asks_ || file_->worth_a_try(direction_) || !step.about().asks_the_stream || until.is_past();
+}
 
-}  // namespace annulet
+inline io_result io_call::finish(const io_step& step) noexcept {
+  if (owner_asks_ && step.drained()) {
+    file_->drained(direction_);
+  }
+  return step.result();
+}
+
+template <class Step>
+[[gnu::always_inline]] inline std::optional<io_result> io_call::run(Step& step, deadline until) {
+  std::optional<io_step::outcome> tried;
+  if (!has_turn_) {
+    const bool queues = file_ != nullptr && !file_->free(direction_);
+    if (step.about().out_of_turn || file_ == nullptr || (!queues && worth_a_try(step, until))) {
+      tried = step.attempt();
+      if (tried == io_step::outcome::done) {
+        return finish(step);
+      }
+    }
+    if (!take_turn(until)) {
+      return std::nullopt;
+    }
+    if (queues) {
+      tried.reset();  // that was long ago
+    }
+  }
+  if (!tried) {
+    tried = worth_a_try(step, until) ? step.attempt() : io_step::outcome::wait;
+  }
+  return go_on(step, *tried, until);
+}
+
+// The rest of a step, within the call's turn, from what the last try has shown.
+template <class Step>
+[[gnu::always_inline]] inline std::optional<io_result> io_call::go_on(Step& step, io_step::outcome next,
+                                                                      deadline until) {
+  for (bool last = until.is_past();;) {
+    if (next == io_step::outcome::done) {
+      vain_waits_ = 0;
+      return finish(step);
+    }
+    if (next == io_step::outcome::delegate) {
+      const auto result = perform(step.as_operation(), until);
+      if (!result || result->error() != EAGAIN) {
+        return result;
+      }
+      next = step.attempt();  // O_NONBLOCK was set meanwhile
+      continue;
+    }
+    file_->found_empty(direction_);
+    if (last) {
+      return std::nullopt;
+    }
+    last = !(next == io_step::outcome::later ? rest(until) : await_event(until));
+    next = step.attempt();
+    if (next != io_step::outcome::done && until.reached()) {
+      last = true;  // however many events come for nothing
+    }
+  }
+}
+
+inline bool io_call::take_turn(deadline until) {
+  if (file_ == nullptr) [[unlikely]] {
+    learn_of_file();
+  }
+  if (!std::exchange(file_->side(direction_).held, true)) {
+    return has_turn_ = true;
+  }
+  return stand_in_line(until);
+}
+
+// While a fiber waits for an event on a lane.
+class io_call::sleeping {
+ public:
+  sleeping(fd_state::lane& at, waiter& w, const control_block& fiber) noexcept : at_(at), self_(w) {
+    at_.sleeper = &self_;
+    at_.fiber = &fiber;
+  }
+  ~sleeping() {
+    if (at_.sleeper == &self_) {  // else the descriptor was closed, and the lane may be another's
+      at_.sleeper = nullptr;
+    }
+  }
+  sleeping(const sleeping&) = delete;
+  sleeping& operator=(const sleeping&) = delete;
+
+ private:
+  fd_state::lane& at_;
+  waiter& self_;
+};
+
+[[gnu::always_inline]] inline bool io_call::await_event(deadline until) {
+  if (hurries_in_vain()) [[unlikely]] {
+    const bool in_time = rest(until);
+    if (!in_time || file_->side(direction_).ready) {
+      return in_time;
+    }
+  }
+  control_block& self = hub_.fibers().running();
+  waiter w(self);
+  const sleeping here(file_->side(direction_), w, self);
+  file_->arm(vain_waits_++ == 0 ? fd_state::arming::once : fd_state::arming::anew);
+  const wake_reason why = hub_.fibers().park(w, until, wakers::outside);
+  require_open();
+  return why != wake_reason::timed_out;
+}
+
+}  // namespace annulet::detail

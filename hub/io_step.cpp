@@ -22,17 +22,6 @@ namespace {
 constexpr long rwf_nosignal = 0x100;  // Linux 6.18; newer than Debian 12's headers
 constexpr long own_position = -1;
 
-// Calls again what a signal has interrupted: none of these waits.
-template <class Call>
-io_result uninterrupted(Call&& call) noexcept {
-  for (;;) {
-    const io_result result = call();
-    if (result.error() != EINTR) {
-      return result;
-    }
-  }
-}
-
 // Makes a call that may raise SIGPIPE, and takes the signal back if it did. Three calls more, for kernels
 // that cannot be told.
 template <class Call>
@@ -94,14 +83,6 @@ io_result plain(direction d, int fd, std::span<const iovec> vectors) noexcept {
   return d == direction::reading ? call(SYS_readv) : without_sigpipe([&] { return call(SYS_writev); });
 }
 
-std::size_t total(std::span<const iovec> vectors) noexcept {
-  std::size_t sum = 0;
-  for (const iovec& v : vectors) {
-    sum += v.iov_len;
-  }
-  return sum;
-}
-
 }  // namespace
 
 file_kind kind_of(int fd) noexcept {
@@ -127,46 +108,30 @@ file_kind kind_of(int fd) noexcept {
 
 // --- read, write
 
-// Of nothing: it is not waited for. Writes of datagrams are tried whatever there is room for: one may be too
-// long.
-file_transfer::file_transfer(int fd, direction d, std::span<const iovec> vectors, file_kind kind) noexcept
-    : io_step(fd, d,
-              {.out_of_turn = total(vectors) == 0,
-               .asks_the_stream = kind != file_kind::socket || d == direction::reading}),
-      vectors_(vectors),
-      kind_(kind) {}
-
-io_step::outcome file_transfer::attempt() noexcept {
-  if (vectors_.size() > IOV_MAX) {
-    return done(io_result(-EINVAL));  // as read and write have it; on sockets the calls below say EMSGSIZE
+io_step::outcome file_transfer::after_socket(io_result moved) noexcept {
+  if (moved.error() == EAGAIN) {
+    return outcome::wait;
   }
-  const bool socket = kind_ == file_kind::tcp_socket || kind_ == file_kind::socket;
-  if (socket || kind_ == file_kind::unknown) {
-    const io_result moved = on_socket();
-    if (moved.error() == EAGAIN) {
-      return outcome::wait;
-    }
-    if (kind_ == file_kind::tcp_socket) {
-      return done_with_stream(moved, total(vectors_));
-    }
-    if (moved.error() != ENOTSOCK || socket) {
-      return done(moved);
-    }
-    kind_ = file_kind::no_socket;
+  if (kind_ == file_kind::tcp_socket) {
+    return done_with_stream(moved, total(vectors_));
   }
+  if (moved.error() != ENOTSOCK || kind_ == file_kind::socket) {
+    return done(moved);
+  }
+  kind_ = file_kind::no_socket;
   return on_file();
 }
 
-io_result file_transfer::on_socket() const noexcept {
-  if (vectors_.size() == 1 && vectors_[0].iov_len != 0) {  // less for the kernel to read and check
-    const iovec& all = vectors_[0];
-    return uninterrupted([&] {
-      return way() == direction::writing
-                 ? kernel(SYS_sendto, fd(), all.iov_base, all.iov_len, MSG_DONTWAIT | MSG_NOSIGNAL, nullptr,
-                          0)
-                 : kernel(SYS_recvfrom, fd(), all.iov_base, all.iov_len, MSG_DONTWAIT, nullptr, nullptr);
-    });
+io_step::outcome file_transfer::attempt_otherwise() noexcept {
+  if (vectors_.size() > IOV_MAX) {
+    return done(io_result(-EINVAL));  // as read and write have it; on sockets the calls below say EMSGSIZE
   }
+  const bool may_be_socket =
+      kind_ == file_kind::tcp_socket || kind_ == file_kind::socket || kind_ == file_kind::unknown;
+  return may_be_socket ? after_socket(on_socket()) : on_file();
+}
+
+io_result file_transfer::on_socket() const noexcept {
   msghdr message{};
   message.msg_iov = const_cast<iovec*>(vectors_.data());
   message.msg_iovlen = vectors_.size();
@@ -258,17 +223,7 @@ socket_transfer::socket_transfer(int fd, const_buffer from, message_flags flags,
       kind_(kind),
       receiver_(receiver) {}
 
-io_step::outcome socket_transfer::attempt() noexcept {
-  const io_result moved = uninterrupted([&] {
-    if (way() == direction::writing) {
-      return kernel(SYS_sendto, fd(), data_, size_, flags_ | MSG_DONTWAIT | MSG_NOSIGNAL,
-                    receiver_ == nullptr ? nullptr : receiver_->data(),
-                    receiver_ == nullptr ? 0 : receiver_->size());
-    }
-    sockaddr* const room = sender_ == nullptr ? nullptr : sender_->room();
-    return kernel(SYS_recvfrom, fd(), data_, size_, flags_ | MSG_DONTWAIT, room,
-                  room == nullptr ? nullptr : sender_->room_size());
-  });
+io_step::outcome socket_transfer::after_call(io_result moved) noexcept {
   if (!moved.ok() && sender_ != nullptr) {
     *sender_ = {};
   }

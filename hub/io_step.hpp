@@ -1,5 +1,8 @@
 // One system call as a fiber makes it: tried without waiting, and what to do where that will not do.
 // Internal.
+//
+// A step has attempt() and as_operation(). Those of the calls that a server makes most are inline down to the
+// system call (syscalls.hpp says why).
 #pragma once
 
 #include "buffer.hpp"
@@ -7,10 +10,12 @@
 #include "message_flags.hpp"
 #include "request.hpp"
 #include "socket_address.hpp"
+#include "syscalls.hpp"
 
 #include <cstddef>
 #include <cstdint>
 
+#include <sys/socket.h>
 #include <sys/uio.h>
 
 namespace annulet::detail {
@@ -38,12 +43,9 @@ class io_step {
 
   io_step(int fd, direction d, const io_traits& about = {}) noexcept
       : fd_(fd), direction_(d), about_(about) {}
-  virtual ~io_step() = default;
   io_step(const io_step&) = delete;
   io_step& operator=(const io_step&) = delete;
 
-  virtual outcome attempt() noexcept = 0;
-  [[nodiscard]] virtual operation as_operation() noexcept = 0;
   [[nodiscard]] const io_traits& about() const noexcept { return about_; }
   // After one that is done: whether it has taken all that the file had.
   [[nodiscard]] bool drained() const noexcept { return drained_; }
@@ -74,13 +76,23 @@ class io_step {
 // read, write and their vectored forms, on files of every kind.
 class file_transfer final : public io_step {
  public:
-  file_transfer(int fd, direction d, std::span<const iovec> vectors, file_kind kind) noexcept;
+  // Of nothing: it is not waited for. Writes of datagrams are tried whatever there is room for: one may be
+  // too long.
+  file_transfer(int fd, direction d, std::span<const iovec> vectors, file_kind kind) noexcept
+      : io_step(fd, d,
+                {.out_of_turn = total(vectors) == 0,
+                 .asks_the_stream = kind != file_kind::socket || d == direction::reading}),
+        vectors_(vectors),
+        kind_(kind) {}
 
-  outcome attempt() noexcept override;
-  [[nodiscard]] operation as_operation() noexcept override;
+  outcome attempt() noexcept;
+  [[nodiscard]] operation as_operation() noexcept;
 
  private:
+  [[nodiscard]] static std::size_t total(std::span<const iovec> vectors) noexcept;
   [[nodiscard]] io_result on_socket() const noexcept;
+  outcome after_socket(io_result moved) noexcept;
+  outcome attempt_otherwise() noexcept;
   outcome on_file() noexcept;
   [[nodiscard]] bool is_disk() noexcept;
 
@@ -96,10 +108,12 @@ class socket_transfer final : public io_step {
   socket_transfer(int fd, const_buffer from, message_flags flags, const socket_address* receiver,
                   file_kind kind) noexcept;
 
-  outcome attempt() noexcept override;
-  [[nodiscard]] operation as_operation() noexcept override { return {}; }  // there is always MSG_DONTWAIT
+  outcome attempt() noexcept;
+  [[nodiscard]] operation as_operation() const noexcept { return {}; }  // there is always MSG_DONTWAIT
 
  private:
+  outcome after_call(io_result moved) noexcept;
+
   std::byte* data_;
   std::size_t size_;
   int flags_;
@@ -112,8 +126,8 @@ class accept_step final : public io_step {
  public:
   accept_step(int fd, socket_address* peer) noexcept : io_step(fd, direction::reading), peer_(peer) {}
 
-  outcome attempt() noexcept override;
-  [[nodiscard]] operation as_operation() noexcept override;
+  outcome attempt() noexcept;
+  [[nodiscard]] operation as_operation() noexcept;
 
  private:
   socket_address* peer_;
@@ -124,8 +138,8 @@ class connect_step final : public io_step {
   connect_step(int fd, const socket_address& peer) noexcept
       : io_step(fd, direction::writing), peer_(peer), size_(peer.size()) {}
 
-  outcome attempt() noexcept override;
-  [[nodiscard]] operation as_operation() noexcept override;
+  outcome attempt() noexcept;
+  [[nodiscard]] operation as_operation() noexcept;
 
  private:
   outcome progress() noexcept;
@@ -134,6 +148,42 @@ class connect_step final : public io_step {
   socklen_t size_;
   bool begun_ = false;
 };
+
+inline std::size_t file_transfer::total(std::span<const iovec> vectors) noexcept {
+  std::size_t sum = 0;
+  for (const iovec& v : vectors) {
+    sum += v.iov_len;
+  }
+  return sum;
+}
+
+// One buffer and a socket, as it seems: less for the kernel to read and check than a message.
+[[gnu::always_inline]] inline io_step::outcome file_transfer::attempt() noexcept {
+  const bool plain = vectors_.size() == 1 && !about().out_of_turn;
+  if (!plain ||
+      (kind_ != file_kind::tcp_socket && kind_ != file_kind::socket && kind_ != file_kind::unknown)) {
+    return attempt_otherwise();
+  }
+  const iovec& all = vectors_[0];
+  return after_socket(uninterrupted([&] {
+    return reads()
+               ? kernel(SYS_recvfrom, fd(), all.iov_base, all.iov_len, MSG_DONTWAIT, nullptr, nullptr)
+               : kernel(SYS_sendto, fd(), all.iov_base, all.iov_len, MSG_DONTWAIT | MSG_NOSIGNAL, nullptr, 0);
+  }));
+}
+
+[[gnu::always_inline]] inline io_step::outcome socket_transfer::attempt() noexcept {
+  return after_call(uninterrupted([&] {
+    if (!reads()) {
+      return kernel(SYS_sendto, fd(), data_, size_, flags_ | MSG_DONTWAIT | MSG_NOSIGNAL,
+                    receiver_ == nullptr ? nullptr : receiver_->data(),
+                    receiver_ == nullptr ? 0 : receiver_->size());
+    }
+    sockaddr* const room = sender_ == nullptr ? nullptr : sender_->room();
+    return kernel(SYS_recvfrom, fd(), data_, size_, flags_ | MSG_DONTWAIT, room,
+                  room == nullptr ? nullptr : sender_->room_size());
+  }));
+}
 
 // How the file behind a number is to be asked.
 [[nodiscard]] file_kind kind_of(int fd) noexcept;
