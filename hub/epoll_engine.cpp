@@ -375,7 +375,8 @@ void epoll_engine::wait(deadline until) noexcept {
   if (told_ != before || until.is_past()) {
     limit = 0;
   } else if (!until.is_never()) {
-    limit = std::max<std::int64_t>(until.nanoseconds() - clock_now(), 0);
+    const std::int64_t now = clock_now();
+    limit = until.nanoseconds() > now ? until.nanoseconds() - now : 0;  // it may be any number
   }
   fetch(limit);
 }

@@ -58,6 +58,7 @@ TEST_CASE("each ring mode comes up on this kernel, and the report says with whic
                                       names{"SUBMIT_ALL"}, names{}};
   for (std::size_t i = 0; i < all_modes.size(); ++i) {
     hub_options options = options_for(all_modes[i]);
+    options.engine = engine_choice::uring;
     options.sq_entries = 100;
     options.cq_entries = 1000;
     hub hub(options);
@@ -73,6 +74,7 @@ TEST_CASE("each ring mode comes up on this kernel, and the report says with whic
 TEST_CASE("the largest and the smallest queues are accepted") {
   for (const auto& [sq, cq] : {std::pair{1U, 2U}, std::pair{32768U, 65536U}}) {
     hub_options options;
+    options.engine = engine_choice::uring;
     options.sq_entries = sq;
     options.cq_entries = cq;
     hub hub(options);
