@@ -147,6 +147,9 @@ void epoll_engine::leave(watch& w) noexcept {
 void epoll_engine::tell_refused(watch& w, int error) noexcept {
   const std::uint16_t wanted = std::exchange(w.wanted_, std::uint16_t{0});
   ++told_;
+  if (error == EINVAL && planted(plant::failed_poll)) {
+    error = ENOMEM;
+  }
   w.on_event(error == EPERM ? io_result(wanted) : io_result(-error));
 }
 
