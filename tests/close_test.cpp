@@ -1,3 +1,4 @@
+#include "support/engine.hpp"
 #include "support/files.hpp"
 #include "support/probe_watch.hpp"
 
@@ -159,7 +160,8 @@ TEST_CASE(
     pair.first.close();
     CHECK(failure([&] { annulet::close(number); }).first == EBADF);
     CHECK(watch.closes == 0);
-    CHECK(try_read(pair.second.get()) == -EAGAIN);  // the kernel still holds the file
+    // A request in the ring still holds the file; an entry of an epoll set does not.
+    CHECK(try_read(pair.second.get()) == (on_epoll() ? 0 : -EAGAIN));
     watch.let_go();
     CHECK(try_read(pair.second.get()) == 0);
   });
@@ -242,7 +244,7 @@ TEST_CASE("on a thread without a hub close and dup2 leave other threads' watches
   watch.arm_now(POLLIN);
   std::thread([&] { annulet::close(pair.first.release()); }).join();
   CHECK(watch.closes == 0);
-  CHECK(try_read(pair.second.get()) == -EAGAIN);
+  CHECK(try_read(pair.second.get()) == (on_epoll() ? 0 : -EAGAIN));
   watch.detach();
   CHECK(try_read(pair.second.get()) == 0);
 }
