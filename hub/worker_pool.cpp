@@ -44,8 +44,9 @@ bool worker_pool::submit(job& j, urgency how) noexcept {
   bury(lock);
   const bool urgent = how == urgency::urgent;
   const bool begins_now = urgent || bounded_running_ + bounded_queued_ < bound;
-  if (begins_now && !has_thread_for_one_more() && !add_thread() && (urgent || bounded_running_ == 0)) {
-    return false;
+  if (begins_now && !has_thread_for_one_more() && !add_thread() &&
+      (urgent || bounded_running_ + bounded_queued_ == 0)) {
+    return false;  // else one that has a thread, or is about to, hands it on
   }
   j.how_ = how;
   j.queued_ = true;

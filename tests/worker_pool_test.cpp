@@ -1,0 +1,262 @@
+#include <annulet/hub/worker_pool.hpp>
+
+#include "support/apart.hpp"
+#include "support/files.hpp"
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <chrono>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include <poll.h>
+#include <sys/resource.h>
+
+using namespace annulet::test;
+using annulet::detail::worker_pool;
+using urgency = worker_pool::urgency;
+
+namespace {
+
+class job final : public worker_pool::job {
+ public:
+  explicit job(std::function<int()> body) : body_(std::move(body)) {}
+  void run() noexcept override {
+    begun = true;
+    result = body_();
+  }
+
+  std::atomic<bool> begun{false};
+  int result = 0;  // to be read when the pool has given it back
+
+ private:
+  std::function<int()> body_;
+};
+
+// One read, as it ends: a count or a negative errno.
+int read_once(int fd) {
+  char byte = 0;
+  const auto got = ::read(fd, &byte, 1);
+  return got < 0 ? -errno : static_cast<int>(got);
+}
+
+bool is_readable(int fd) {
+  pollfd file{fd, POLLIN, 0};
+  return require_ok(::poll(&file, 1, 0), "poll") == 1;
+}
+
+struct pool_and_bell {
+  // The next that has ended, or null where none has within ten seconds.
+  job* next_ended() {
+    for (;;) {
+      if (auto* const ended = pool.take_ended()) {
+        return static_cast<job*>(ended);
+      }
+      pollfd rung{bell.get(), POLLIN, 0};
+      if (::poll(&rung, 1, 10'000) != 1) {
+        return nullptr;
+      }
+      (void)try_read(bell.get());
+    }
+  }
+
+  descriptor bell = make_eventfd();
+  worker_pool pool{bell.get()};
+};
+
+void wait_until(const std::function<bool()>& condition) {
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+  while (!condition()) {
+    REQUIRE(std::chrono::steady_clock::now() < end);
+    std::this_thread::yield();
+  }
+}
+
+std::size_t threads() {
+  std::size_t count = 0;
+  for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator("/proc/self/task")) {
+    ++count;
+  }
+  return count;
+}
+
+// Jobs that wait for a byte each.
+struct crowd {
+  crowd(worker_pool& pool, std::size_t count, urgency how) {
+    for (std::size_t i = 0; i < count; ++i) {
+      jobs.push_back(std::make_unique<job>([fd = gate.reader.get()] { return read_once(fd); }));
+      REQUIRE(pool.submit(*jobs.back(), how));
+    }
+  }
+  [[nodiscard]] std::size_t begun() const {
+    return static_cast<std::size_t>(
+        std::ranges::count_if(jobs, [](const auto& j) { return j->begun.load(); }));
+  }
+  void let_go(std::size_t count) const {
+    for (std::size_t i = 0; i < count; ++i) {
+      send_byte(gate.writer.get());
+    }
+  }
+
+  pipe_pair gate = make_pipe(O_CLOEXEC);
+  std::vector<std::unique_ptr<job>> jobs;
+};
+
+constexpr std::size_t bound = 4;
+
+}  // namespace
+
+// The first of all: the stacks of threads that have ended would serve new ones, whatever the limit.
+TEST_CASE("where no thread is to be had a job is refused, or waits for one that is coming") {
+  CHECK(run_apart([] {
+          pool_and_bell here;
+          rlimit before{};
+          require_ok(::getrlimit(RLIMIT_AS, &before), "getrlimit");
+          const rlimit none{1, before.rlim_max};
+          std::array<std::unique_ptr<job>, 3> jobs;
+          for (auto& j : jobs) {
+            j = std::make_unique<job>([] { return 1; });
+          }
+          const auto submit_without_memory = [&](job& j, urgency how) {
+            require_ok(::setrlimit(RLIMIT_AS, &none), "setrlimit");
+            const bool taken = here.pool.submit(j, how);
+            require_ok(::setrlimit(RLIMIT_AS, &before), "setrlimit");
+            return taken;
+          };
+          if (submit_without_memory(*jobs[0], urgency::urgent) ||
+              submit_without_memory(*jobs[0], urgency::bounded)) {
+            return 1;
+          }
+          // The first thread has hardly begun when the second job comes.
+          if (!here.pool.submit(*jobs[0], urgency::bounded) ||
+              !submit_without_memory(*jobs[1], urgency::bounded)) {
+            return 2;
+          }
+          return here.next_ended() != nullptr && here.next_ended() != nullptr ? 0 : 3;
+        }) == 0);
+}
+
+TEST_CASE("four bounded jobs run at a time, the others in their order as these end") {
+  pool_and_bell here;
+  crowd all(here.pool, 10, urgency::bounded);
+  for (std::size_t ended = 0; ended < all.jobs.size(); ++ended) {
+    wait_until([&] { return all.begun() == std::min(ended + bound, all.jobs.size()); });
+    for (std::size_t i = 0; i < all.jobs.size(); ++i) {
+      CHECK(all.jobs[i]->begun == (i < ended + bound));
+    }
+    all.let_go(1);
+    job* const one = here.next_ended();
+    REQUIRE(one != nullptr);
+    CHECK(one->result == 1);
+  }
+  CHECK(here.pool.take_ended() == nullptr);
+}
+
+TEST_CASE("urgent jobs run all at once, beyond the bound, and hold up no bounded one") {
+  const std::size_t before = threads();
+  pool_and_bell here;
+  {
+    crowd disks(here.pool, bound, urgency::bounded);
+    crowd silent(here.pool, 50, urgency::urgent);
+    wait_until([&] { return disks.begun() == bound && silent.begun() == silent.jobs.size(); });
+    job quick([] { return 7; });
+    REQUIRE(here.pool.submit(quick, urgency::urgent));
+    CHECK(here.next_ended() == &quick);
+    disks.let_go(1);
+    CHECK(here.next_ended() != nullptr);
+    job disk([] { return 8; });
+    REQUIRE(here.pool.submit(disk, urgency::bounded));
+    CHECK(here.next_ended() == &disk);
+    disks.let_go(bound - 1);
+    silent.let_go(silent.jobs.size());
+    for (std::size_t left = bound - 1 + silent.jobs.size(); left > 0; --left) {
+      REQUIRE(here.next_ended() != nullptr);
+    }
+  }
+  // No more are kept than may be of use.
+  wait_until([&] {
+    (void)here.pool.take_ended();
+    return threads() <= before + bound;
+  });
+}
+
+TEST_CASE("a job that has not begun can be withdrawn, and is not run") {
+  pool_and_bell here;
+  crowd running(here.pool, bound, urgency::bounded);
+  wait_until([&] { return running.begun() == bound; });
+  crowd queued(here.pool, 3, urgency::bounded);
+  CHECK_FALSE(here.pool.withdraw(*running.jobs[0]));
+  CHECK(here.pool.withdraw(*queued.jobs[1]));
+  CHECK_FALSE(here.pool.withdraw(*queued.jobs[1]));
+  queued.let_go(2);
+  running.let_go(bound);
+  for (std::size_t left = bound + 2; left > 0; --left) {
+    REQUIRE(here.next_ended() != nullptr);
+  }
+  CHECK(queued.jobs[0]->begun);
+  CHECK_FALSE(queued.jobs[1]->begun);
+  CHECK(queued.jobs[2]->begun);
+}
+
+TEST_CASE("an interruption that is repeated ends any wait, with EINTR") {
+  pool_and_bell here;
+  for (int round = 0; round < 500; ++round) {
+    crowd one(here.pool, 1, urgency::urgent);
+    while (round % 2 == 1 && !one.jobs[0]->begun) {
+    }
+    const worker_pool::job* ended = nullptr;
+    for (int times = 0; ended == nullptr; ++times) {
+      REQUIRE(times < 1'000'000);
+      here.pool.interrupt(*one.jobs[0]);
+      ended = here.pool.take_ended();
+    }
+    CHECK(ended == one.jobs[0].get());
+    REQUIRE(one.jobs[0]->result == -EINTR);
+  }
+}
+
+TEST_CASE("what is done before the interruption comes is delivered") {
+  pool_and_bell here;
+  std::array<int, 2> ends{};
+  for (int round = 0; round < 500; ++round) {
+    crowd one(here.pool, 1, urgency::urgent);
+    one.let_go(1);
+    for (int spin = 0; spin < round * 40; ++spin) {
+      [[maybe_unused]] volatile int work = spin;
+    }
+    here.pool.interrupt(*one.jobs[0]);
+    REQUIRE(here.next_ended() == one.jobs[0].get());
+    const bool read = one.jobs[0]->result == 1;
+    REQUIRE((read || one.jobs[0]->result == -EINTR));
+    ++ends.at(read ? 0 : 1);
+    CHECK(is_readable(one.gate.reader.get()) != read);  // a byte is neither lost nor read twice
+  }
+  CHECK(ends[0] > 0);
+}
+
+TEST_CASE("an interruption that comes too late for its job strikes no other") {
+  pool_and_bell here;
+  for (int round = 0; round < 2'000; ++round) {
+    job quick([] { return 1; });
+    REQUIRE(here.pool.submit(quick, urgency::urgent));
+    const worker_pool::job* ended = nullptr;
+    while (ended == nullptr) {
+      here.pool.interrupt(quick);
+      ended = here.pool.take_ended();
+    }
+    crowd next(here.pool, 1, urgency::urgent);
+    here.pool.interrupt(quick);  // it is not running
+    while (!next.jobs[0]->begun) {
+    }
+    next.let_go(1);
+    REQUIRE(here.next_ended() == next.jobs[0].get());
+    REQUIRE(next.jobs[0]->result == 1);
+  }
+}
