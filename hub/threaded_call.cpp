@@ -25,12 +25,28 @@ std::uint16_t threaded_call::needs() const noexcept {
   return 0;
 }
 
+namespace {
+
+// What accept(2) says at once of a socket where nobody can be waited for; 0 where it listens.
+int refusal_to_accept(int fd) noexcept {
+  const auto ask = [fd](int option, int& value) {
+    socklen_t size = sizeof(value);
+    return kernel(SYS_getsockopt, fd, SOL_SOCKET, option, &value, &size);
+  };
+  int listens = 0;
+  int type = 0;
+  if (const io_result asked = ask(SO_ACCEPTCONN, listens); !asked.ok() || listens != 0) {
+    return asked.error();
+  }
+  (void)ask(SO_TYPE, type);
+  return type == SOCK_STREAM || type == SOCK_SEQPACKET ? EINVAL : EOPNOTSUPP;
+}
+
+}  // namespace
+
 int threaded_call::refusal() const noexcept {
   if (what_.what == operation::call::accept) {
-    int listens = 0;
-    socklen_t size = sizeof(listens);
-    const io_result asked = kernel(SYS_getsockopt, what_.fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size);
-    return asked.ok() && listens == 0 ? EINVAL : asked.error();
+    return refusal_to_accept(what_.fd);
   }
   const io_result flags = kernel(SYS_fcntl, what_.fd, F_GETFL);
   if (!flags.ok()) {
@@ -45,6 +61,20 @@ worker_pool::urgency threaded_call::how_urgent() const noexcept {
   return what_.on_disk ? worker_pool::urgency::bounded : worker_pool::urgency::urgent;
 }
 
+// SO_SNDTIMEO limits the call, and no request in the ring. The connecting goes on behind it, and a second
+// call says how it has ended.
+io_result threaded_call::connect() const noexcept {
+  const auto call = [this] { return kernel(SYS_connect, what_.fd, what_.address, *what_.address_size); };
+  const io_result made = call();
+  if (made.error() != EINPROGRESS) {
+    return made;
+  }
+  pollfd socket{what_.fd, POLLOUT, 0};
+  constexpr long no_limit = -1;
+  const io_result over = kernel(SYS_poll, &socket, 1, no_limit);
+  return over.ok() ? call() : over;
+}
+
 void threaded_call::run() noexcept {
   switch (what_.what) {
     case operation::call::readv:
@@ -57,7 +87,7 @@ void threaded_call::run() noexcept {
       result_ = kernel(SYS_accept4, what_.fd, what_.address, what_.address_size, what_.flags);
       break;
     case operation::call::connect:
-      result_ = kernel(SYS_connect, what_.fd, what_.address, *what_.address_size);
+      result_ = connect();
       break;
     case operation::call::close:
       result_ = close_file(what_.fd);

@@ -39,6 +39,8 @@ class threaded_call final : public watch, public worker_pool::job {
   bool submitted = false;  // the pool has it, or has had it
 
  private:
+  [[nodiscard]] io_result connect() const noexcept;
+
   intrusive_list<worker_pool::job>& callable_;
   request& request_;
   const operation what_;

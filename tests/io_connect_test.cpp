@@ -338,3 +338,36 @@ TEST_CASE("an accept that a listener's shutdown ends says EINVAL") {
     });
   }
 }
+
+TEST_CASE("a blocking socket's own limit of time for sending does not end a connect") {
+  hub home;
+  const auto place = make_place(AF_INET, nonblocking, 0);
+  std::vector<descriptor> queued;
+  for (int i = 0; i < 3; ++i) {
+    queued.push_back(make_socket(AF_INET, nonblocking));
+    (void)::connect(queued.back().get(), place.address.data(), place.address.size());
+  }
+  const auto limited = [] {
+    descriptor socket = make_socket(AF_INET, 0);
+    const timeval little{0, 20'000};
+    require_ok(::setsockopt(socket.get(), SOL_SOCKET, SO_SNDTIMEO, &little, sizeof(little)), "SO_SNDTIMEO");
+    return socket;
+  };
+  const descriptor late = limited(), patient = limited(), killed = limited();
+  CHECK(passes_deadline([&] { annulet::connect(late.get(), place.address, 100ms); }));
+  auto never = spawn_parked(
+      [&] { return is_killed_in([&] { return annulet::connect(killed.get(), place.address), 0; }); });
+  auto waiting = spawn_parked([&] { annulet::connect(patient.get(), place.address, limit); });
+  CHECK_FALSE(waiting.join(100ms));
+  never.kill();
+  CHECK(never.get());
+  // Its SYN is sent again after a second, and then there is room.
+  std::vector<annulet::descriptor> served;
+  while (!waiting.done()) {
+    if (auto next = annulet::try_accept(place.listener.get())) {
+      served.push_back(std::move(*next));
+    }
+    this_fiber::sleep_for(10ms);
+  }
+  CHECK(failure_of([&] { return waiting.get(), 0; }).error == 0);
+}

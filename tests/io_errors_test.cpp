@@ -176,6 +176,19 @@ TEST_CASE("EINVAL: too little room for an eventfd, too many vectors, a socket th
   });
 }
 
+TEST_CASE("an accept says what Linux says of a socket that knows no connections") {
+  in_both_forms([](form way) {
+    for (const int family : {AF_INET, AF_UNIX}) {
+      for (const int nonblocking : {0, int{SOCK_NONBLOCK}}) {
+        const subject datagrams(
+            descriptor(require_ok(::socket(family, SOCK_DGRAM | SOCK_CLOEXEC | nonblocking, 0), "socket")),
+            way);
+        all_say(of(socket_calls(), {"accept"}), datagrams, EOPNOTSUPP);
+      }
+    }
+  });
+}
+
 TEST_CASE("nothing is transferred to and from nowhere, at once, whether or not the file is ready") {
   in_both_forms([](form way) {
     // As read(2) and write(2): a count of 0 is no reason to wait.
