@@ -63,6 +63,9 @@ int dup2(int source, int target) {
   }
   // Else the call is first: it replaces the file in one step or changes nothing. The watches hold the old
   // file until they are let go, right after.
+  if (file != nullptr) {
+    hub->io().before_replacing(target);
+  }
   detail::io_result made(0);
   do {
     made = source == target ? detail::kernel(SYS_fcntl, source, F_GETFD)

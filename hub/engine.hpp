@@ -46,6 +46,10 @@ class engine {
   }
   // When this returns, the kernel holds the file of none of them, and all are idle. Does not park.
   virtual void let_go(std::span<watch* const> watches) noexcept = 0;
+  // The number is about to get another file, if dup2(2) succeeds, and its watches are let go only then. What
+  // the kernel knows by the number has to be taken back while it can be named; it is armed anew where nothing
+  // comes of the call.
+  virtual void before_replacing(int) noexcept {}
 
   // From the next wait, look or flush on the kernel carries it out. It completes once.
   virtual void start(request& r, const operation& what) noexcept = 0;

@@ -196,6 +196,24 @@ void epoll_engine::let_go(std::span<watch* const> watches) noexcept {
   }
 }
 
+// Afterwards the number would not name the entry any more.
+void epoll_engine::before_replacing(int fd) noexcept {
+  if (static_cast<std::size_t>(fd) >= entries_.size()) {
+    return;
+  }
+  entry& at = entries_[static_cast<std::size_t>(fd)];
+  if (std::exchange(at.events, 0) != 0) {
+    (void)control(EPOLL_CTL_DEL, fd, at);
+    note_armed(at);
+  }
+}
+
+void epoll_engine::note_armed(const entry& at) noexcept {
+  for (std::uint32_t i = at.first; i != nobody; i = slots_[i].next) {
+    note_change(*slots_[i].owner);
+  }
+}
+
 // All that is registered is handed to a new set, and the old one goes with whatever nobody can name in it.
 // The number stays: a program may count on those that it has closed.
 void epoll_engine::begin_new_set() noexcept {
@@ -210,12 +228,9 @@ void epoll_engine::begin_new_set() noexcept {
   if (!replaced) {
     return;
   }
-  for (std::size_t fd = 0; fd < entries_.size(); ++fd) {
-    entry& at = entries_[fd];
+  for (entry& at : entries_) {
     at.events = 0;
-    for (std::uint32_t i = at.first; i != nobody; i = slots_[i].next) {
-      note_change(*slots_[i].owner);  // handed over before the next wait
-    }
+    note_armed(at);
   }
 }
 
@@ -365,10 +380,10 @@ void epoll_engine::dispatch(const epoll_event& event) noexcept {
 }
 
 void epoll_engine::look() noexcept {
-  flush();
   unsigned rounds = 0;
-  while (fetch(0) == events_.size() && ++rounds <= slots_.size() / events_.size() + 1) {
-  }
+  do {
+    flush();  // in a round too: a new set has to be told of everything before it can tell of anything
+  } while (fetch(0) == events_.size() && ++rounds <= slots_.size() / events_.size() + 1);
 }
 
 void epoll_engine::wait(deadline until) noexcept {

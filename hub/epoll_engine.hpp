@@ -33,6 +33,7 @@ class epoll_engine final : public engine {
   void attach(watch& w, int fd) override;
   void detach(watch& w) noexcept override;
   void let_go(std::span<watch* const> watches) noexcept override;
+  void before_replacing(int fd) noexcept override;
   void start(request& r, const operation& what) noexcept override;
   void cancel(request& r) noexcept override;
   void look() noexcept override;
@@ -68,6 +69,7 @@ class epoll_engine final : public engine {
   [[nodiscard]] io_result wait_for_events(std::optional<std::int64_t> nanoseconds) noexcept;
   void dispatch(const epoll_event& event) noexcept;
   [[nodiscard]] int add_wake_fd(int set) noexcept;
+  void note_armed(const entry& at) noexcept;  // to be handed over anew before the next wait
   void begin_new_set() noexcept;
   void make_calls() noexcept;
   void collect_calls() noexcept;
