@@ -35,6 +35,8 @@ constexpr std::int64_t second = 1'000'000'000;
 
 epoll_engine::epoll_engine() {
   info_.name = "epoll";
+  (void)wait_for_events(0);  // of no set yet: finds out which calls there are
+  info_.features.emplace_back(has_pwait2_ ? "epoll_pwait2" : "epoll_wait, in milliseconds");
   const io_result set = kernel(SYS_epoll_create1, EPOLL_CLOEXEC);
   if (!set.ok()) {
     throw_refused(set.error(), "epoll_create1");
@@ -48,8 +50,6 @@ epoll_engine::epoll_engine() {
     }
     throw_refused(error, "eventfd for wake-ups");
   }
-  (void)wait_for_events(0);  // finds out which calls there are
-  info_.features.push_back(has_pwait2_ ? "epoll_pwait2" : "epoll_wait, in milliseconds");
 }
 
 int epoll_engine::add_wake_fd(int set) noexcept {
