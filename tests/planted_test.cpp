@@ -2,6 +2,7 @@
 // refusals of the kernel's, which the selector has to live with.
 
 #include "oracle/run.hpp"
+#include "support/engine.hpp"
 
 #include <annulet/hub/close.hpp>
 #include <annulet/hub/hub.hpp>
@@ -139,7 +140,8 @@ TEST_CASE("the oracle sees that one key in ten thousand is reported without bein
   CHECK_MESSAGE(keeps.asked() >= 10'000, mismatch);
 }
 
-TEST_CASE("a cancellation that is only queued shows at the peer as soon as the close has returned") {
+TEST_CASE("a cancellation that is only queued shows at the peer as soon as the close has returned" *
+          doctest::skip(annulet::test::skipped_on_epoll("a queued cancellation, as its peers see it"))) {
   annulet::hub hub;
   CHECK(peer_sees_end_after_unregister_and_close());
   CHECK(peer_sees_end_after_close_through_the_hub());
@@ -152,7 +154,8 @@ TEST_CASE("a cancellation that is only queued shows at the peer as soon as the c
   CHECK(peer_sees_end_after_close_through_the_hub());
 }
 
-TEST_CASE("the oracle sees a cancellation that is only queued") {
+TEST_CASE("the oracle sees a cancellation that is only queued" *
+          doctest::skip(annulet::test::skipped_on_epoll("a queued cancellation, as its peers see it"))) {
   const planting queues(plant::queued_cancel, 100);
   CHECK(caught(1'000'000) != "");
 }
