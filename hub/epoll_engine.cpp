@@ -27,8 +27,20 @@ constexpr std::uint32_t unasked = EPOLLERR | EPOLLHUP;
 
 constexpr std::int64_t second = 1'000'000'000;
 
+const char* advice(int error) noexcept {
+  switch (error) {
+    case EMFILE:
+      return ": this process may open no more descriptors: raise RLIMIT_NOFILE";
+    case ENFILE:
+      return ": the system may open no more files: raise sysctl fs.file-max";
+    default:
+      return "";
+  }
+}
+
 [[noreturn]] void throw_refused(int error, const char* what) {
-  throw std::system_error(error, std::generic_category(), std::string("annulet: hub: ") + what);
+  throw std::system_error(error, std::generic_category(),
+                          std::string("annulet: hub: ") + what + advice(error));
 }
 
 }  // namespace

@@ -27,11 +27,17 @@ using namespace std::chrono_literals;
 
 namespace {
 
+hub_options on_the_ring() {
+  hub_options options;
+  options.engine = engine_choice::uring;
+  return options;
+}
+
 // In the child: whether a hub is refused with this errno. Its message goes to stderr, and must name the call.
-bool refused_with(int error, const std::string& call) {
+bool refused_with(int error, const std::string& call, const hub_options& options = on_the_ring()) {
   const std::size_t before = open_descriptors();
   try {
-    hub hub;
+    hub hub(options);
   } catch (const std::system_error& e) {
     std::fprintf(stderr, "%s\n", e.what());
     return e.code() == std::error_code(error, std::generic_category()) &&
@@ -98,7 +104,7 @@ TEST_CASE("set-up flags that a kernel does not know are left out, and the report
       judge_calls({SCMP_SYS(io_uring_setup)}, [refused, asked = 0U](const seccomp_data&) mutable {
         return ++asked <= refused ? EINVAL : 0;
       });
-      hub hub;
+      hub hub(on_the_ring());
       const engine_info& report = hub.engine_report();
       std::string flags = "flags:";
       for (const std::string& flag : report.flags) {
@@ -134,7 +140,7 @@ TEST_CASE("where a filter allows io_uring_setup and forbids io_uring_enter the h
 TEST_CASE("where a filter forbids io_uring_register the hub works all the same") {
   const auto end = in_child([] {
     refuse({SCMP_SYS(io_uring_register)}, EPERM);
-    hub hub;
+    hub hub(on_the_ring());
     return hub_works();
   });
   CAPTURE(end.said);
@@ -190,7 +196,7 @@ TEST_CASE("where descriptors run out the hub says so and leaves none behind, and
 TEST_CASE("where no memory can be mapped the hub says so, and leaves nothing behind") {
   const auto end = in_child([] {
     refuse({SCMP_SYS(mmap)}, ENOMEM);
-    return refused_with(ENOMEM, "annulet");
+    return refused_with(ENOMEM, "annulet", {});
   });
   CAPTURE(end.said);
   CHECK(end.exit == 0);
