@@ -306,13 +306,15 @@ void epoll_engine::finish(threaded_call& call, io_result result) noexcept {
   r.complete(result);
 }
 
+// One that is urgent has a thread, if only on its way: it has its look, as a deadline in the past wants it,
+// and is interrupted when that has begun.
 void epoll_engine::cancel(request& r) noexcept {
   auto& call = *static_cast<threaded_call*>(r.carrier);
   if (!call.submitted) {
     static_cast<list_hook<>&>(call).unlink();
     stop_waiting(call);
     finish(call, io_result(-ECANCELED));
-  } else if (pool_->withdraw(call)) {
+  } else if (call.how_urgent() == worker_pool::urgency::bounded && pool_->withdraw(call)) {
     finish(call, io_result(-ECANCELED));
   } else {
     pool_->interrupt(call);

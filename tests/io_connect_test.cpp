@@ -339,6 +339,17 @@ TEST_CASE("an accept that a listener's shutdown ends says EINVAL") {
   }
 }
 
+TEST_CASE("a connect with a deadline in the past is made where there is nothing to wait for") {
+  hub home;
+  const auto place = make_place(AF_UNIX, nonblocking, 200);
+  for (const int flags : {0, nonblocking}) {
+    for (int round = 0; round < 50; ++round) {
+      const descriptor client = make_socket(AF_UNIX, flags);
+      CHECK(failure_of([&] { return annulet::connect(client.get(), place.address, 0s), 0; }).error == 0);
+    }
+  }
+}
+
 TEST_CASE("a blocking socket's own limit of time for sending does not end a connect") {
   hub home;
   const auto place = make_place(AF_INET, nonblocking, 0);

@@ -31,6 +31,27 @@ struct blocking_listener {
   tcp_listener made;
 };
 
+std::vector<descriptor> blocking_sockets(std::size_t count) {
+  std::vector<descriptor> made;
+  while (made.size() < count) {
+    made.emplace_back(require_ok(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), "socket"));
+  }
+  return made;
+}
+
+// Its backlog has no room: who comes next gets no answer.
+struct full_listener : blocking_listener {
+  full_listener() : queued(blocking_sockets(3)) {
+    require_ok(::listen(fd(), 0), "listen");
+    for (const descriptor& client : queued) {
+      require_ok(::fcntl(client.get(), F_SETFL, O_NONBLOCK), "fcntl F_SETFL");
+      (void)::connect(client.get(), address().data(), address().size());
+    }
+  }
+
+  std::vector<descriptor> queued;
+};
+
 // The page cache has nothing of it: so it is somebody else who reads it.
 bool a_disk_is_read() {
   const std::string text = pattern(1'000'000);
@@ -93,41 +114,33 @@ TEST_CASE(
     "beside 200 fibers in connect that nobody answers a disk is read and another accepts; all can be "
     "killed") {
   hub home;
-  auto full = make_tcp_listener();
-  require_ok(::listen(full.socket.get(), 0), "listen");
-  std::vector<descriptor> queued;
-  for (int i = 0; i < 3; ++i) {
-    queued.emplace_back(
-        require_ok(::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), "socket"));
-    const sockaddr_in address = loopback(full.port);
-    (void)::connect(queued.back().get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address));
-  }
-  std::vector<descriptor> clients;
-  for (std::size_t i = 0; i < many; ++i) {
-    clients.emplace_back(require_ok(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), "socket"));
-  }
-  others_get_on_beside(
-      [&](std::size_t i) { annulet::connect(clients[i].get(), socket_address(loopback(full.port))); });
+  const full_listener full;
+  const std::vector<descriptor> clients = blocking_sockets(many);
+  others_get_on_beside([&](std::size_t i) { annulet::connect(clients[i].get(), full.address()); });
 }
 
 TEST_CASE("200 fibers in calls that no peer answers end with their hub") {
-  const std::vector<blocking_listener> silent(many);
-  std::vector<pty_pair> ttys;
-  for (int i = 0; i < 20; ++i) {
-    ttys.push_back(make_pty());
-  }
-  std::size_t ended = 0;
+  const std::vector<blocking_listener> silent(many / 2);
+  const full_listener full;
+  const std::vector<descriptor> clients = blocking_sockets(many / 2 - 20);
+  std::vector<pty_pair> ttys(20);
+  std::generate(ttys.begin(), ttys.end(), [] { return make_pty(); });
+  std::size_t killed = 0;
   {
     hub home;
+    const auto in_a_fiber = [&killed](auto call) {
+      spawn([&killed, call] { killed += is_killed_in([&] { return call(), 0; }) ? 1U : 0U; }).detach();
+    };
     for (const auto& listener : silent) {
-      spawn([&] {
-        ended += is_killed_in([&] { return annulet::accept(listener.fd()); }) ? 1U : 0U;
-      }).detach();
+      in_a_fiber([&listener] { (void)annulet::accept(listener.fd()); });
+    }
+    for (const auto& client : clients) {
+      in_a_fiber([&] { annulet::connect(client.get(), full.address()); });
     }
     for (const auto& tty : ttys) {
-      spawn([&] { ended += is_killed_in([&] { return read_some(tty.slave.get()); }) ? 1U : 0U; }).detach();
+      in_a_fiber([&tty] { (void)read_some(tty.slave.get()); });
     }
     this_fiber::sleep_for(5ms);
   }
-  CHECK(ended == silent.size() + ttys.size());
+  CHECK(killed == many);
 }
