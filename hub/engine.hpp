@@ -14,6 +14,7 @@
 
 #include <cstdint>
 #include <span>
+#include <utility>
 
 namespace annulet::detail {
 
@@ -72,7 +73,11 @@ class engine {
   // An eventfd: a write to it, by any thread, ends a wait. Closed by the engine's destructor.
   [[nodiscard]] virtual int wake_fd() const noexcept = 0;
 
+  // What it says of itself.
   [[nodiscard]] virtual const engine_info& info() const noexcept = 0;
+  // The same with what was refused before it was chosen, as who chose it noted.
+  [[nodiscard]] const engine_info& report() const noexcept { return report_; }
+  void note_report(engine_info report) noexcept { report_ = std::move(report); }
 
  protected:
   void note_change(watch& w) noexcept {
@@ -83,6 +88,9 @@ class engine {
 
   intrusive_list<watch, pending_tag> changed_;  // to be told to the kernel
   bool unsubmitted_ = false;                    // prepared, and the kernel has not taken it yet
+
+ private:
+  engine_info report_;
 };
 
 }  // namespace annulet::detail

@@ -7,6 +7,8 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <system_error>
+#include <utility>
 
 namespace annulet::detail {
 
@@ -42,6 +44,34 @@ constexpr word<ring_mode> modes[] = {{"defer_taskrun", ring_mode::defer_taskrun}
                                      {"submit_all", ring_mode::submit_all},
                                      {"plain", ring_mode::plain}};
 
+// Without what system_error adds to it.
+std::string_view said_by(const std::system_error& error) {
+  const std::string_view whole = error.what();
+  const std::string words = ": " + error.code().message();
+  return whole.ends_with(words) ? whole.substr(0, whole.size() - words.size()) : whole;
+}
+
+// The engine that serves where io_uring does not.
+std::unique_ptr<engine> make_epoll_instead(const ring_refused& ring) {
+  try {
+    auto made = std::make_unique<epoll_engine>();
+    engine_info report = made->info();
+    report.refused.insert(report.refused.begin(), ring.reasons().begin(), ring.reasons().end());
+    made->note_report(std::move(report));
+    return made;
+  } catch (const std::system_error& error) {
+    throw std::system_error(error.code(), std::string(said_by(error)) + ", and io_uring is refused (" +
+                                              ring.reasons().back() + ")");
+  }
+}
+
+template <class Engine, class... Options>
+std::unique_ptr<engine> make(const Options&... options) {
+  auto made = std::make_unique<Engine>(options...);
+  made->note_report(made->info());
+  return made;
+}
+
 }  // namespace
 
 std::unique_ptr<engine> make_engine(const hub_options& options) {
@@ -57,9 +87,16 @@ std::unique_ptr<engine> make_engine(const hub_options& options) {
   }
   ring::require_valid(chosen);
   if (chosen.engine == engine_choice::epoll) {
-    return std::make_unique<epoll_engine>();
+    return make<epoll_engine>();
   }
-  return std::make_unique<uring_engine>(chosen);
+  try {
+    return make<uring_engine>(chosen);
+  } catch (const ring_refused& refused) {
+    if (chosen.engine == engine_choice::uring) {
+      throw;
+    }
+    return make_epoll_instead(refused);
+  }
 }
 
 }  // namespace annulet::detail

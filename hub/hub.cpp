@@ -52,7 +52,7 @@ detail::hub_core& hub::own(const char* call) const {
 
 hub_handle hub::handle() { return hub_handle(own("hub::handle").link()); }
 
-const engine_info& hub::engine_report() const { return own("hub::engine_report").io().info(); }
+const engine_info& hub::engine_report() const { return own("hub::engine_report").io().report(); }
 
 std::size_t hub::fiber_count() const { return own("hub::fiber_count").fibers().fibers(); }
 

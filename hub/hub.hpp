@@ -76,9 +76,10 @@ class hub_handle {
 
 class hub {
  public:
-  // Makes this thread's hub. Throws std::logic_error where the thread has one, std::invalid_argument for an
-  // option out of its bounds, and std::system_error where io_uring is refused (it says which call, and what
-  // would allow it) or descriptors or memory ran out.
+  // Makes this thread's hub, by default on io_uring where that works and on epoll where not
+  // (hub_options.hpp). Throws std::logic_error where the thread has one, std::invalid_argument for an option
+  // or a variable of the environment out of its bounds, and std::system_error where the engine that was named
+  // is refused (it says which call, and what would allow it) or descriptors or memory ran out.
   hub() : hub(hub_options{}) {}
   explicit hub(const hub_options& options);
   // Kills every other fiber and drives the loop until all have ended, at most hub_options::shutdown_limit:
@@ -89,7 +90,8 @@ class hub {
 
   // For another thread to come in by. On this thread only, else wrong_thread.
   [[nodiscard]] hub_handle handle();
-  // Which engine serves this hub, with which flags, and what was refused before.
+  // Which engine serves this hub, with which flags, and what was refused before. On this thread only, else
+  // wrong_thread.
   [[nodiscard]] const engine_info& engine_report() const;
   // How many fibers are alive, the main one not counted.
   [[nodiscard]] std::size_t fiber_count() const;

@@ -44,16 +44,25 @@ std::string joined(const std::vector<std::string>& names) {
   return text.empty() ? "no flags" : text;
 }
 
+std::string name_of(int error) {
+  const char* const name = ::strerrorname_np(error);
+  return name != nullptr ? name : "error " + std::to_string(error);
+}
+
+// "EPERM (Operation not permitted)".
+std::string in_words(int error) { return name_of(error) + " (" + std::strerror(error) + ")"; }
+
 const char* advice(int error) noexcept {
   switch (error) {
     case EPERM:
+    case EACCES:
       return "io_uring is forbidden here: allow io_uring_setup, io_uring_enter and io_uring_register in the "
              "container's seccomp profile, or see sysctl kernel.io_uring_disabled";
     case ENOSYS:
       return "this kernel, or the container's seccomp profile, knows no io_uring; Linux 5.13 or newer is "
              "needed";
     case ENOMEM:
-      return "no memory for the ring; on kernels before 5.12 raise RLIMIT_MEMLOCK";
+      return "no memory for the ring: raise the container's limit, or RLIMIT_MEMLOCK on kernels before 5.12";
     case EMFILE:
       return "this process may open no more descriptors: raise RLIMIT_NOFILE";
     case ENFILE:
@@ -65,9 +74,12 @@ const char* advice(int error) noexcept {
   }
 }
 
-[[noreturn]] void refused(const char* call, int error) {
-  throw std::system_error(error, std::generic_category(),
-                          std::string("annulet: hub: ") + call + ": " + advice(error));
+[[noreturn]] void refuse(const char* call, int error, const engine_info& info) {
+  if (error == EMFILE || error == ENFILE) {
+    throw std::system_error(error, std::generic_category(),
+                            std::string("annulet: hub: ") + call + ": " + advice(error));
+  }
+  throw ring_refused(call, error, info.refused);
 }
 
 void require_in_range(const char* what, unsigned value, unsigned least, unsigned most) {
@@ -80,6 +92,11 @@ void require_in_range(const char* what, unsigned value, unsigned least, unsigned
 
 }  // namespace
 
+std::string words_on_lost_ring(int error) {
+  return "hub: io_uring_enter: " + in_words(error) + ": the ring, which had worked until now, is lost. " +
+         advice(error) + ". ANNULET_ENGINE=epoll does without a ring.";
+}
+
 void ring::require_valid(const hub_options& options) {
   require_in_range("sq_entries", options.sq_entries, 1, 32768);
   require_in_range("cq_entries", options.cq_entries, options.sq_entries * 2, 65536);
@@ -88,8 +105,44 @@ void ring::require_valid(const hub_options& options) {
   }
 }
 
+ring_refused::ring_refused(const char* call, int error, std::vector<std::string> before)
+    : std::system_error(error, std::generic_category(),
+                        std::string("annulet: hub: ") + call + ": " + name_of(error) + ": " + advice(error)),
+      reasons_(std::move(before)) {
+  reasons_.push_back(std::string(call) + ": " + in_words(error) + ": " + advice(error));
+}
+
 ring::ring(const hub_options& options, engine_info& info) {
-  int error = EINVAL;
+  set_up(options, info);
+  try {
+    // Both are older than multishot poll, which everything here stands on (Linux 5.13).
+    if ((ring_.features & IORING_FEAT_EXT_ARG) == 0 || (ring_.features & IORING_FEAT_RSRC_TAGS) == 0) {
+      refuse("io_uring_setup", EINVAL, info);
+    }
+    // Entry i of the queue is entry i of the array, always.
+    for (unsigned i = 0; i < ring_.sq.ring_entries; ++i) {
+      ring_.sq.array[i] = i;
+    }
+    // A child must not reach the parent's requests through inherited memory. Refused only where there is no
+    // fork to fear.
+    io_uring_ring_dontfork(&ring_);
+    register_itself(info);
+    no_iowait_ = (ring_.features & feature_no_iowait) != 0 ? enter_no_iowait : 0;
+    if (no_iowait_ != 0) {
+      info.features.emplace_back("no iowait");
+    }
+    if (can_skip_success()) {
+      info.features.emplace_back("silent success");
+    }
+    try_nop(info);
+  } catch (...) {
+    io_uring_queue_exit(&ring_);
+    throw;
+  }
+}
+
+// With the most of what is asked for that the kernel accepts. Leaves nothing behind where it throws.
+void ring::set_up(const hub_options& options, engine_info& info) {
   for (const step& s : ladder()) {
     if (s.mode < options.mode) {
       continue;
@@ -97,56 +150,48 @@ ring::ring(const hub_options& options, engine_info& info) {
     io_uring_params params{};
     params.flags = s.flags | IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP;
     params.cq_entries = options.cq_entries;
-    error = -io_uring_queue_init_params(options.sq_entries, &ring_, &params);
+    const int error = -io_uring_queue_init_params(options.sq_entries, &ring_, &params);
     if (error == 0) {
       info = {"io_uring", s.names, {}, std::move(info.refused), params.sq_entries, params.cq_entries};
-      break;
+      return;
     }
-    info.refused.push_back("io_uring_setup with " + joined(s.names) + ": " + std::strerror(error));
     if (error != EINVAL) {
-      break;
+      refuse("io_uring_setup", error, info);
     }
+    info.refused.push_back("io_uring_setup with " + joined(s.names) + ": " + in_words(error));
   }
-  if (error != 0) {
-    refused("io_uring_setup", error);
-  }
-  // Both are older than multishot poll, which everything here stands on (Linux 5.13).
-  if ((ring_.features & IORING_FEAT_EXT_ARG) == 0 || (ring_.features & IORING_FEAT_RSRC_TAGS) == 0) {
-    io_uring_queue_exit(&ring_);
-    refused("io_uring_setup", EINVAL);
-  }
-  // Entry i of the queue is entry i of the array, always.
-  for (unsigned i = 0; i < ring_.sq.ring_entries; ++i) {
-    ring_.sq.array[i] = i;
-  }
-  no_iowait_ = (ring_.features & feature_no_iowait) != 0 ? enter_no_iowait : 0;
-  // A child must not reach the parent's requests through inherited memory. Refused only where there is no
-  // fork to fear.
-  io_uring_ring_dontfork(&ring_);
-  // Spares each enter the look-up of the descriptor, since 5.18; without it everything works as well.
-  if (const int registered = io_uring_register_ring_fd(&ring_); registered == 1) {
+  refuse("io_uring_setup", EINVAL, info);
+}
+
+// Spares each enter the look-up of the descriptor, since 5.18; without it everything works as well. But who
+// forbids this call forbids io_uring, and not just a saving.
+void ring::register_itself(engine_info& info) {
+  const int registered = io_uring_register_ring_fd(&ring_);
+  if (registered == 1) {
     enter_flags_ = IORING_ENTER_REGISTERED_RING;
     info.features.emplace_back("registered ring");
-  } else {
-    info.refused.push_back(std::string("io_uring_register of the ring: ") + std::strerror(-registered));
+    return;
   }
-  if (no_iowait_ != 0) {
-    info.features.emplace_back("no iowait");
+  if (registered == -EPERM || registered == -EACCES || registered == -ENOSYS) {
+    refuse("io_uring_register", -registered, info);
   }
-  if (can_skip_success()) {
-    info.features.emplace_back("silent success");
-  }
-  // A filter may allow the set-up and refuse the enter.
+  info.refused.push_back("io_uring_register of the ring: " + in_words(-registered));
+}
+
+// A filter may allow the set-up and refuse the enter, or pretend that it was made.
+void ring::try_nop(const engine_info& info) {
   io_uring_prep_nop(next_sqe());
-  int refusal = EINTR;
-  while (refusal == EINTR || refusal == EAGAIN) {
-    refusal = enter(1, IORING_ENTER_GETEVENTS, nullptr);
+  constexpr int patience = 1000;  // with a kernel short of memory, and with signals
+  for (int turn = 0;; ++turn) {
+    const int error = enter(1, IORING_ENTER_GETEVENTS, nullptr);
+    if (reap([](std::uint64_t, int, unsigned) {}, [](std::uint64_t) {}, [](std::uint64_t) {}) != 0) {
+      return;
+    }
+    const bool passing = error == EINTR || error == EAGAIN || error == EBUSY;
+    if (!passing || turn == patience) {
+      refuse("io_uring_enter", error == 0 ? EIO : error, info);
+    }
   }
-  if (refusal != 0) {
-    io_uring_queue_exit(&ring_);
-    refused("io_uring_enter", refusal);
-  }
-  reap([](std::uint64_t, int, unsigned) {}, [](std::uint64_t) {}, [](std::uint64_t) {});
 }
 
 int ring::enter(unsigned want, unsigned flags, __kernel_timespec* timeout) noexcept {

@@ -13,15 +13,36 @@
 #include <cerrno>
 #include <cstdint>
 #include <optional>
+#include <string>
+#include <system_error>
+#include <vector>
 
 namespace annulet::detail {
+
+// The kernel, or a filter before it, refuses io_uring as such. That descriptors ran out is a plain
+// std::system_error instead, for no engine does with fewer.
+class ring_refused : public std::system_error {
+ public:
+  // `before` tells what else was tried.
+  ring_refused(const char* call, int error, std::vector<std::string> before);
+
+  // Which calls were refused, with which errno; and of the last, what would allow it.
+  [[nodiscard]] const std::vector<std::string>& reasons() const noexcept { return reasons_; }
+
+ private:
+  std::vector<std::string> reasons_;
+};
+
+// For the message of a process that ends because an enter failed with this errno.
+[[nodiscard]] std::string words_on_lost_ring(int error);
 
 class ring {
  public:
   // Throws std::invalid_argument for an option out of its bounds.
   static void require_valid(const hub_options& options);
 
-  // Throws std::system_error that says which call was refused, and what would allow it.
+  // Sets the ring up and has it carry out a request, to know that it serves. Throws ring_refused, or
+  // std::system_error where descriptors ran out.
   ring(const hub_options& options, engine_info& info);
   ~ring() { io_uring_queue_exit(&ring_); }
   ring(const ring&) = delete;
@@ -96,6 +117,9 @@ class ring {
   }
 
  private:
+  void set_up(const hub_options& options, engine_info& info);
+  void register_itself(engine_info& info);
+  void try_nop(const engine_info& info);
   int enter(unsigned want, unsigned flags, __kernel_timespec* timeout) noexcept;
 
   io_uring ring_{};

@@ -7,8 +7,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
-#include <string>
 #include <system_error>
 #include <utility>
 
@@ -210,7 +208,7 @@ void uring_engine::judge(int error) noexcept {
     case EBADR:
       fail("io_uring_enter: completions were lost (EBADR)");
     default:
-      fail(std::string("io_uring_enter: ") + std::strerror(error));
+      fail(words_on_lost_ring(error));
   }
 }
 

@@ -15,7 +15,7 @@ namespace annulet::detail {
 
 class uring_engine final : public engine {
  public:
-  // Throws std::system_error where io_uring is refused, or no eventfd is to be had.
+  // Throws ring_refused where io_uring is, and std::system_error where descriptors ran out.
   explicit uring_engine(const hub_options& options);
   ~uring_engine() override;
 

@@ -34,10 +34,10 @@ hub_options on_the_ring() {
 }
 
 // In the child: whether a hub is refused with this errno. Its message goes to stderr, and must name the call.
-bool refused_with(int error, const std::string& call, const hub_options& options = on_the_ring()) {
+bool refused_with(int error, const std::string& call) {
   const std::size_t before = open_descriptors();
   try {
-    hub hub(options);
+    hub hub;
   } catch (const std::system_error& e) {
     std::fprintf(stderr, "%s\n", e.what());
     return e.code() == std::error_code(error, std::generic_category()) &&
@@ -65,45 +65,13 @@ bool hub_works() {
 
 }  // namespace
 
-TEST_CASE("where io_uring_setup is forbidden or unknown the hub says which call, why, and what to do") {
-  const auto forbidden = in_child([] {
-    refuse({SCMP_SYS(io_uring_setup)}, EPERM);
-    return refused_with(EPERM, "io_uring_setup");
-  });
-  CHECK(forbidden.exit == 0);
-  CHECK(forbidden.says("Operation not permitted"));
-  CHECK(forbidden.says("seccomp profile"));
-  CHECK(forbidden.says("kernel.io_uring_disabled"));
-  const auto unknown = in_child([] {
-    refuse({SCMP_SYS(io_uring_setup)}, ENOSYS);
-    return refused_with(ENOSYS, "io_uring_setup");
-  });
-  CHECK(unknown.exit == 0);
-  CHECK(unknown.says("Function not implemented"));
-  CHECK(unknown.says("Linux 5.13"));
-  const auto no_memory = in_child([] {
-    refuse({SCMP_SYS(io_uring_setup)}, ENOMEM);
-    return refused_with(ENOMEM, "io_uring_setup");
-  });
-  CHECK(no_memory.exit == 0);
-  CHECK(no_memory.says("memory"));
-}
-
-TEST_CASE("where a kernel knows none of the set-ups the hub says so") {
-  const auto end = in_child([] {
-    refuse({SCMP_SYS(io_uring_setup)}, EINVAL);
-    return refused_with(EINVAL, "io_uring_setup");
-  });
-  CHECK(end.exit == 0);
-  CHECK(end.says("none of the set-ups"));
-}
-
 TEST_CASE("set-up flags that a kernel does not know are left out, and the report says which and why") {
   for (unsigned refused = 1; refused <= 3; ++refused) {
     const auto end = in_child([refused] {
       judge_calls({SCMP_SYS(io_uring_setup)}, [refused, asked = 0U](const seccomp_data&) mutable {
         return ++asked <= refused ? EINVAL : 0;
       });
+      ::unsetenv("ANNULET_RING_MODE");
       hub hub(on_the_ring());
       const engine_info& report = hub.engine_report();
       std::string flags = "flags:";
@@ -121,82 +89,69 @@ TEST_CASE("set-up flags that a kernel does not know are left out, and the report
     constexpr std::array served = {"", "flags: COOP_TASKRUN TASKRUN_FLAG SUBMIT_ALL\n", "flags: SUBMIT_ALL\n",
                                    "flags:\n"};
     CHECK(end.says(served[refused]));
-    CHECK(end.says("SINGLE_ISSUER|DEFER_TASKRUN|TASKRUN_FLAG|SUBMIT_ALL: Invalid argument"));
-    CHECK(end.says(" COOP_TASKRUN|TASKRUN_FLAG|SUBMIT_ALL: Invalid argument") == (refused > 1));
-    CHECK(end.says(" SUBMIT_ALL: Invalid argument") == (refused > 2));
+    CHECK(end.says("SINGLE_ISSUER|DEFER_TASKRUN|TASKRUN_FLAG|SUBMIT_ALL: EINVAL (Invalid argument)"));
+    CHECK(end.says(" COOP_TASKRUN|TASKRUN_FLAG|SUBMIT_ALL: EINVAL (Invalid argument)") == (refused > 1));
+    CHECK(end.says(" SUBMIT_ALL: EINVAL (Invalid argument)") == (refused > 2));
   }
 }
 
-TEST_CASE("where a filter allows io_uring_setup and forbids io_uring_enter the hub says so when it is made") {
-  const auto end = in_child([] {
-    refuse({SCMP_SYS(io_uring_enter)}, EPERM);
-    return refused_with(EPERM, "io_uring_enter");
-  });
-  CAPTURE(end.said);
-  CHECK(end.exit == 0);
-  CHECK(end.says("seccomp profile"));
-}
-
-TEST_CASE("where a filter forbids io_uring_register the hub works all the same") {
-  const auto end = in_child([] {
-    refuse({SCMP_SYS(io_uring_register)}, EPERM);
-    hub hub(on_the_ring());
-    return hub_works();
-  });
-  CAPTURE(end.said);
-  CHECK(end.exit == 0);
-}
-
-TEST_CASE("where descriptors run out the hub says so and leaves none behind, and can be made afterwards") {
-  const auto end = in_child([] {
-    const std::size_t highest = [] {
-      const descriptor next(::dup(STDERR_FILENO));
-      return static_cast<std::size_t>(next.get());
-    }();
-    rlimit all{};
-    ::getrlimit(RLIMIT_NOFILE, &all);
-    unsigned refused = 0;
-    for (unsigned allowed = 0; allowed < 8; ++allowed) {
-      const std::size_t before = open_descriptors();
-      const rlimit few{highest + allowed, all.rlim_max};
-      ::setrlimit(RLIMIT_NOFILE, &few);
-      int error = 0;
-      std::string what;
-      try {
-        hub hub;
-      } catch (const std::system_error& e) {
-        error = e.code().value();
-        what = e.what();
+TEST_CASE(
+    "where descriptors run out a hub of either engine says so, leaves none behind, and comes afterwards") {
+  for (const engine_choice engine : {engine_choice::automatic, engine_choice::uring, engine_choice::epoll}) {
+    const auto end = in_child([engine] {
+      hub_options options;
+      options.engine = engine;
+      const std::size_t highest = [] {
+        const descriptor next(::dup(STDERR_FILENO));
+        return static_cast<std::size_t>(next.get());
+      }();
+      rlimit all{};
+      ::getrlimit(RLIMIT_NOFILE, &all);
+      unsigned refused = 0;
+      for (unsigned allowed = 0; allowed < 8; ++allowed) {
+        const std::size_t before = open_descriptors();
+        const rlimit few{highest + allowed, all.rlim_max};
+        ::setrlimit(RLIMIT_NOFILE, &few);
+        int error = 0;
+        std::string what;
+        try {
+          hub hub(options);
+        } catch (const std::system_error& e) {
+          error = e.code().value();
+          what = e.what();
+        }
+        ::setrlimit(RLIMIT_NOFILE, &all);
+        if (open_descriptors() != before) {
+          std::fprintf(stderr, "descriptors were left behind\n");
+          return false;
+        }
+        if (error == 0) {
+          break;
+        }
+        ++refused;
+        std::fprintf(stderr, "%s\n", what.c_str());
+        if (error != EMFILE || what.find("Too many open files") == std::string::npos) {
+          return false;
+        }
+        hub hub(options);
+        if (!hub_works()) {
+          return false;
+        }
       }
-      ::setrlimit(RLIMIT_NOFILE, &all);
-      if (open_descriptors() != before) {
-        std::fprintf(stderr, "descriptors were left behind\n");
-        return false;
-      }
-      if (error == 0) {
-        break;
-      }
-      ++refused;
-      std::fprintf(stderr, "%s\n", what.c_str());
-      if (error != EMFILE || what.find("Too many open files") == std::string::npos) {
-        return false;
-      }
-      hub hub;
-      if (!hub_works()) {
-        return false;
-      }
-    }
-    return refused >= 2 && refused < 8;
-  });
-  CAPTURE(end.said);
-  CHECK(end.exit == 0);
-  CHECK(end.says("raise RLIMIT_NOFILE"));
+      return refused >= 2 && refused < 8;
+    });
+    CAPTURE(static_cast<int>(engine));
+    CAPTURE(end.said);
+    CHECK(end.exit == 0);
+    CHECK(end.says("annulet: hub: "));
+    CHECK((end.says("raise RLIMIT_NOFILE") || engine == engine_choice::epoll));
+  }
 }
 
 TEST_CASE("where no memory can be mapped the hub says so, and leaves nothing behind") {
   const auto end = in_child([] {
     refuse({SCMP_SYS(mmap)}, ENOMEM);
-    return refused_with(ENOMEM, "annulet", {});
+    return refused_with(ENOMEM, "annulet");
   });
   CAPTURE(end.said);
   CHECK(end.exit == 0);
