@@ -66,6 +66,9 @@ constexpr std::array all_choices = {engine_choice::automatic, engine_choice::uri
 }  // namespace
 
 TEST_CASE("by default a hub is on io_uring") {
+  if (!has_io_uring()) {
+    return;
+  }
   const auto end = in_child([] {
     set_environment(nullptr);
     return serves({}, "io_uring");
@@ -74,6 +77,9 @@ TEST_CASE("by default a hub is on io_uring") {
 }
 
 TEST_CASE("the options name the engine, and so does the environment where they do not") {
+  if (!has_io_uring()) {
+    return;
+  }
   const auto end = in_child([] {
     set_environment(nullptr);
     bool good = serves(options_for(engine_choice::uring), "io_uring") &&
@@ -87,6 +93,9 @@ TEST_CASE("the options name the engine, and so does the environment where they d
 }
 
 TEST_CASE("a report tells the flags, the features of the kernel and the queues of the engine that serves") {
+  if (!has_io_uring()) {
+    return;
+  }
   const auto end = in_child([] {
     set_environment(nullptr);
     bool good = false;
@@ -104,6 +113,9 @@ TEST_CASE("a report tells the flags, the features of the kernel and the queues o
 
 TEST_CASE(
     "the environment names the step of the ring to begin with, where the options leave it at the default") {
+  if (!has_io_uring()) {
+    return;
+  }
   using names = std::vector<std::string>;
   const auto end = in_child([] {
     const auto flags = [](const char* variable, ring_mode mode) {

@@ -86,6 +86,9 @@ bool refused_with(engine_choice engine, int error) {
 
 TEST_CASE(
     "where a filter refuses one call of io_uring the hub is on epoll, and tells call, errno and advice") {
+  if (!has_io_uring()) {
+    return;
+  }
   for (const ring_call& call : ring_calls) {
     for (const int error : {EPERM, ENOSYS, EACCES}) {
       const auto end = in_child([&call, error] {
@@ -100,6 +103,9 @@ TEST_CASE(
 }
 
 TEST_CASE("where io_uring is named and refused the hub is an error, which tells call, errno and advice") {
+  if (!has_io_uring()) {
+    return;
+  }
   for (const ring_call& call : ring_calls) {
     for (const int error : {EPERM, ENOSYS}) {
       const auto end = in_child([&call, error] {
@@ -122,6 +128,9 @@ TEST_CASE("where io_uring is named and refused the hub is an error, which tells 
 }
 
 TEST_CASE("where there is no memory for a ring the hub is on epoll") {
+  if (!has_io_uring()) {
+    return;
+  }
   const auto end = in_child([] {
     refuse({SCMP_SYS(io_uring_setup)}, ENOMEM);
     return falls_back();
@@ -133,6 +142,9 @@ TEST_CASE("where there is no memory for a ring the hub is on epoll") {
 }
 
 TEST_CASE("where a kernel knows none of the set-ups the hub is on epoll, and tells each that was tried") {
+  if (!has_io_uring()) {
+    return;
+  }
   const auto end = in_child([] {
     refuse({SCMP_SYS(io_uring_setup)}, EINVAL);
     ::unsetenv("ANNULET_RING_MODE");
@@ -148,6 +160,9 @@ TEST_CASE("where a kernel knows none of the set-ups the hub is on epoll, and tel
 }
 
 TEST_CASE("where a filter pretends that the enter was made, or has it tried for ever, the hub is on epoll") {
+  if (!has_io_uring()) {
+    return;
+  }
   for (const int error : {0, EAGAIN, EINTR, EBUSY}) {
     const auto end = in_child(
         [error] {
@@ -162,6 +177,9 @@ TEST_CASE("where a filter pretends that the enter was made, or has it tried for 
 }
 
 TEST_CASE("a kernel that cannot register the ring, or has no room for it, serves it all the same") {
+  if (!has_io_uring()) {
+    return;
+  }
   for (const int error : {EINVAL, EBUSY, ENOMEM}) {
     const auto end = in_child([error] {
       refuse({SCMP_SYS(io_uring_register)}, error);
@@ -176,6 +194,9 @@ TEST_CASE("a kernel that cannot register the ring, or has no room for it, serves
 }
 
 TEST_CASE("that no descriptor is to be had is an error and no reason for epoll, which needs as many") {
+  if (!has_io_uring()) {
+    return;
+  }
   for (const int error : {EMFILE, ENFILE}) {
     const auto end = in_child([error] {
       refuse({SCMP_SYS(io_uring_setup)}, error);
@@ -190,6 +211,9 @@ TEST_CASE("that no descriptor is to be had is an error and no reason for epoll, 
 }
 
 TEST_CASE("where both engines are refused the error tells of both") {
+  if (!has_io_uring()) {
+    return;
+  }
   const auto end = in_child([] {
     refuse({SCMP_SYS(io_uring_setup)}, EPERM);
     refuse({SCMP_SYS(epoll_create1)}, EMFILE);
@@ -203,6 +227,9 @@ TEST_CASE("where both engines are refused the error tells of both") {
 }
 
 TEST_CASE("a process that may lock no memory has a hub that works, or one on epoll that tells why") {
+  if (!has_io_uring()) {
+    return;
+  }
   const auto end = in_child([] {
     const rlimit none{0, 0};
     require_ok(::setrlimit(RLIMIT_MEMLOCK, &none), "setrlimit");
@@ -252,6 +279,9 @@ void ends() {}  // the hub's own end
 }  // namespace
 
 TEST_CASE("a ring that is refused while it serves ends the process with words, and no call hangs") {
+  if (!has_io_uring()) {
+    return;
+  }
   for (void (*const doing)() : {sleeps, selects, lets_go, reads, ends}) {
     for (const int error : {EPERM, ENOSYS, ENOMEM}) {
       const auto end = in_child(

@@ -13,6 +13,7 @@
 #include <chrono>
 #include <cstdio>
 #include <string>
+#include <system_error>
 #include <thread>
 
 namespace annulet::test {
@@ -72,6 +73,19 @@ inline bool everything_works(hub& home) {
     return fails("a look at a level");
   }
   return true;
+}
+
+// Where not it says that the test case is skipped, as ./dev test counts it.
+inline bool has_io_uring() {
+  hub_options options;
+  options.engine = engine_choice::uring;
+  try {
+    hub home(options);
+    return true;
+  } catch (const std::system_error& e) {
+    std::printf("note: skipped: %s\n", e.what());
+    return false;
+  }
 }
 
 }  // namespace annulet::test
