@@ -46,13 +46,10 @@ struct side {
   turn_result (*take_turn)(const assignment& a, side& s);
   turn_result timed{}, counted{};
   timekeeping ticker{};
-  std::string engine{};
 };
 
 turn_result selector_turn(const assignment& a, side& s) {
   annulet::hub hub;
-  const annulet::engine_info& engine = hub.engine_report();
-  s.engine = engine.name;
   auto ticker = annulet::spawn({.name = "ticker"}, [&s] { keep_time(s.ticker); });
   auto serving = annulet::spawn({.name = "server"}, [&a] { return server<selector_poller>(a).run(); });
   const turn_result result = serving.get();
@@ -140,6 +137,20 @@ struct listener {
   sockaddr_in address{};
 };
 
+// As every hub of this process will be.
+void say_which_engine() {
+  const annulet::hub hub;
+  const annulet::engine_info& engine = hub.engine_report();
+  std::printf("annulet is on %s", engine.name.c_str());
+  for (const std::string& flag : engine.flags) {
+    std::printf(" %s", flag.c_str());
+  }
+  std::printf("\n");
+  for (const std::string& what : engine.refused) {
+    std::printf("  was refused %s\n", what.c_str());
+  }
+}
+
 // The first act.
 void compare_pollers(const listener& here, const options& chosen) {
   const auto cpus = choose_cpus();
@@ -181,6 +192,7 @@ void run(const options& chosen) {
   const std::size_t by_fibers = std::min<std::size_t>(chosen.connections, 5'000);
   need_descriptors(std::max(chosen.connections, 2 * by_fibers) + 32);
   const listener here;
+  say_which_engine();
   compare_pollers(here, chosen);
   if (by_fibers < chosen.connections) {
     std::printf("\nThe second act takes only %s of the %s connections, for both ends are in this process.\n",

@@ -1,10 +1,13 @@
 // The demo, run as a user runs it. The echo servers are in echo_servers_test.cpp.
 #include "support/program.hpp"
+#include "support/refused_calls.hpp"
 
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
+#include <cstdlib>
 #include <iterator>
 #include <sstream>
 #include <stdexcept>
@@ -116,6 +119,36 @@ TEST_CASE("the demo says why where it may not count system calls, and does the r
   const bool says_why = end.out.find("(system calls could not be counted: ") != std::string::npos;
   CHECK((calls[0] == "-") == says_why);
   CHECK((calls[1] == "-") == says_why);
+}
+
+TEST_CASE("where io_uring is refused the demo runs all the same, and says on which engine and why") {
+  for (const auto& [call, name] : {std::pair{SCMP_SYS(io_uring_setup), "io_uring_setup"},
+                                   {SCMP_SYS(io_uring_enter), "io_uring_enter"}}) {
+    const auto end = demo({"--quick"}, [call = call] {
+      ::unsetenv("ANNULET_ENGINE");
+      refuse({call}, EPERM);
+    });
+    CHECK_MESSAGE(end.exit == 0, end.err);
+    CHECK(end.out.starts_with("annulet is on epoll\n  was refused " + std::string(name) +
+                              ": EPERM (Operation not permitted): "));
+    CHECK(row(end.out, "connections served") == std::vector<std::string>{"3,000", "3,000"});
+    CHECK(row(second_act(end), "connections served") == std::vector<std::string>{"1,000"});
+  }
+}
+
+TEST_CASE("the demo says on which engine it is where the environment names it, or why it cannot be") {
+  const auto on_epoll =
+      demo({"--connections", "7", "--quick"}, [] { ::setenv("ANNULET_ENGINE", "epoll", 1); });
+  CHECK_MESSAGE(on_epoll.exit == 0, on_epoll.err);
+  CHECK(on_epoll.out.starts_with("annulet is on epoll\n7 TCP connections"));
+  const auto refused = demo({"--connections", "7", "--quick"}, [] {
+    ::setenv("ANNULET_ENGINE", "uring", 1);
+    refuse({SCMP_SYS(io_uring_setup)}, EPERM);
+  });
+  CHECK(refused.exit == 1);
+  CHECK(refused.out.empty());
+  CHECK(lines_in(refused.err) == 1);
+  CHECK_MESSAGE(refused.err.starts_with("demo: annulet: hub: io_uring_setup: EPERM: "), refused.err);
 }
 
 TEST_CASE("the demo refuses bad arguments in words, with status 2") {
