@@ -71,6 +71,7 @@ class echo_course {
 using echo_server = void (*)(std::span<const int> connections, echo_course& course);
 
 void serve_annulet_write_all(std::span<const int> connections, echo_course& course);
+void serve_annulet_on_epoll(std::span<const int> connections, echo_course& course);  // write_all, too
 void serve_annulet_send(std::span<const int> connections, echo_course& course);
 void serve_epoll_level(std::span<const int> connections, echo_course& course);
 void serve_epoll_edge(std::span<const int> connections, echo_course& course);

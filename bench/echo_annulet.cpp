@@ -1,13 +1,14 @@
 // `echo` on annulet: a fiber a connection, in blocking style. The subject writes with write_all, as a server
-// does that wants nothing lost; the same with send is printed beside it.
+// does that wants nothing lost; the same with send, and on the other
+// engine, is printed beside it.
 #include <annulet/hub/descriptor.hpp>
-#include <annulet/hub/hub.hpp>
 #include <annulet/runtime/event.hpp>
 #include <annulet/runtime/fiber.hpp>
 
 #include <array>
 
 #include "echo.hpp"
+#include "engines.hpp"
 
 namespace bench {
 namespace {
@@ -32,8 +33,8 @@ void serve_one(int fd, serving& all, Reply reply) {
 }
 
 template <class Reply>
-void serve_all(std::span<const int> fds, echo_course& course, Reply reply) {
-  annulet::hub hub;
+void serve_all(annulet::engine_choice engine, std::span<const int> fds, echo_course& course, Reply reply) {
+  annulet::hub hub(on(engine));
   serving all{course};
   std::vector<annulet::fiber<void>> fibers;
   for (const int fd : fds) {
@@ -48,20 +49,25 @@ void serve_all(std::span<const int> fds, echo_course& course, Reply reply) {
   }
 }
 
+void write_all(annulet::descriptor& connection, annulet::const_buffer bytes) { connection.write_all(bytes); }
+
 }  // namespace
 
 void serve_annulet_write_all(std::span<const int> fds, echo_course& course) {
-  serve_all(fds, course, [](annulet::descriptor& connection, annulet::const_buffer bytes) {
-    connection.write_all(bytes);
-  });
+  serve_all(annulet::engine_choice::uring, fds, course, write_all);
+}
+
+void serve_annulet_on_epoll(std::span<const int> fds, echo_course& course) {
+  serve_all(annulet::engine_choice::epoll, fds, course, write_all);
 }
 
 void serve_annulet_send(std::span<const int> fds, echo_course& course) {
-  serve_all(fds, course, [](annulet::descriptor& connection, annulet::const_buffer bytes) {
-    while (bytes.size() > 0) {
-      bytes = bytes.without_first(connection.send(bytes));
-    }
-  });
+  serve_all(annulet::engine_choice::uring, fds, course,
+            [](annulet::descriptor& connection, annulet::const_buffer bytes) {
+              while (bytes.size() > 0) {
+                bytes = bytes.without_first(connection.send(bytes));
+              }
+            });
 }
 
 }  // namespace bench

@@ -4,7 +4,8 @@
 //
 // The subject is annulet with a fiber a connection, in blocking style. It is held against raw epoll, in both
 // ways, raw liburing, by poll requests and by RECV and SEND requests, libuv, libevent, Boost.Asio with
-// callbacks and with stackful coroutines, and a thread a connection. The server has one processor, the client
+// callbacks and with stackful coroutines, and a thread a connection. Annulet on its other engine is held
+// against raw epoll too. The server has one processor, the client
 // (echo_client.hpp) the other. What counts is the processor time of the server's process, for on two
 // processors it is the client that is busy first.
 //
@@ -22,6 +23,7 @@
 #include "benches.hpp"
 #include "echo.hpp"
 #include "echo_client.hpp"
+#include "engines.hpp"
 #include "harness.hpp"
 
 namespace bench {
@@ -81,6 +83,9 @@ class echo_contests {
                .subject = {"annulet, recv + write_all", turn_of(serve_annulet_write_all)},
                .baselines = {{reference_name, turn_of(serve_epoll_level), asked(1.03)},
                              {"epoll, edge-triggered", turn_of(serve_epoll_edge), asked(1.03)},
+                             {.name = on_epoll_name,
+                              .turn = turn_of(serve_annulet_on_epoll),
+                              .own = rivalry{reference_name, asked(1.05)}},
                              {"annulet, recv + send", turn_of(serve_annulet_send)},
                              {"liburing, poll + direct", turn_of(serve_uring_poll)},
                              {"liburing, RECV + SEND", turn_of(serve_uring_requests)},

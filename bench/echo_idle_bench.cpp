@@ -7,7 +7,6 @@
 // has to get it back. The fiber is that of examples/fiber_echo.cpp, with its buffer of 64 KiB on the stack,
 // so what stands here is what a connection costs there.
 #include <annulet/hub/descriptor.hpp>
-#include <annulet/hub/hub.hpp>
 #include <annulet/hub/io.hpp>
 #include <annulet/runtime/fiber.hpp>
 
@@ -24,6 +23,7 @@
 
 #include "benches.hpp"
 #include "child_process.hpp"
+#include "engines.hpp"
 #include "harness.hpp"
 #include "tcp.hpp"
 
@@ -114,7 +114,7 @@ struct findings {
 };
 
 findings hold_connections(const tcp_listener& listener, std::size_t count, int control) {
-  annulet::hub hub;
+  annulet::hub hub(on(annulet::engine_choice::uring));
   std::vector<annulet::fiber<void>> fibers;
   fibers.reserve(count);
   const std::uint64_t before = resident_bytes();

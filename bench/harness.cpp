@@ -62,7 +62,7 @@ struct series {
 };
 
 std::optional<double> count_syscalls(const contender& who, std::uint64_t operations, accounting charged) {
-  auto counter = syscall_counter::open(charged);
+  auto counter = syscall_counter::open();
   if (!counter) {
     return std::nullopt;
   }
@@ -80,6 +80,7 @@ standing stand(const contender& who, const series& own) {
     line.client_sleeps = spread::of(own.client_sleeps);
   }
   line.goal = who.goal;
+  line.own = who.own;
   return line;
 }
 
@@ -205,6 +206,14 @@ void harness::hold(const contest& what) {
     }
     if (what.reference) {
       line.to_reference = pairwise(measured[i].cpu, measured[1 + *what.reference].cpu);
+    }
+    if (line.own) {
+      const auto rival = std::ranges::find(all, line.own->against, &contender::name);
+      if (rival == all.end()) {
+        fail("%s: nobody is called '%s'", what.bench.c_str(), line.own->against.c_str());
+      }
+      const series& its = measured[static_cast<std::size_t>(rival - all.begin())];
+      line.own_ratio = pairwise(measured[i].of(what.judged_by), its.of(what.judged_by));
     }
     result.standings.push_back(std::move(line));
   }

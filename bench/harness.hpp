@@ -72,10 +72,17 @@ struct goal {
   bool met_by(double cost_ratio) const;
 };
 
+// A contender that is itself held against another.
+struct rivalry {
+  std::string against;                    // the other's name
+  std::optional<bench::goal> bound = {};  // without it the ratio is only told
+};
+
 struct contender {
   std::string name;
   turn_function turn;
   std::optional<bench::goal> goal = {};  // of the subject against this one
+  std::optional<rivalry> own = {};
 };
 
 enum class metric { wall, cpu };
@@ -117,6 +124,8 @@ struct standing {
   std::optional<spread> cpu_ratio = {};
   std::optional<spread> to_reference = {};  // this one's CPU / the reference's, pair by pair
   std::optional<bench::goal> goal = {};
+  std::optional<rivalry> own = {};
+  std::optional<spread> own_ratio = {};  // this one's cost / its rival's, by what the contest is judged by
 };
 
 // One thing that was asked, and what came out. Unset where it could not be judged.

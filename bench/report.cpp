@@ -158,6 +158,10 @@ void write_outcome(json_writer& json, const outcome& result) {
     json.key("subject_to_this").value(line.ratio);
     json.key("subject_to_this_by_cpu").value(line.cpu_ratio);
     json.key("this_to_reference_by_cpu").value(line.to_reference);
+    if (line.own) {
+      json.key("rival").value(line.own->against);
+      json.key("this_to_rival").value(line.own_ratio);
+    }
     json.close('}');
   }
   json.close(']');
@@ -216,6 +220,17 @@ void judge(const contest& asked, outcome& result) {
     }
     if (!idle) {
       one.met = line.goal->met_by(line.ratio->median);
+    }
+    result.verdicts.push_back(std::move(one));
+  }
+  for (const standing& line : result.standings) {
+    if (!line.own || !line.own->bound) {
+      continue;
+    }
+    verdict one{.asked = asked_text(*line.own->bound) + " of " + line.name + " against " + line.own->against,
+                .found = found_text(*line.own->bound, *line.own_ratio)};
+    if (!idle) {
+      one.met = line.own->bound->met_by(line.own_ratio->median);
     }
     result.verdicts.push_back(std::move(one));
   }
@@ -279,6 +294,13 @@ void print(const outcome& result, const run_options& options) {
   } else {
     std::printf("   (an operation is %s%s)\n", result.operation.c_str(), options.quick ? "; quick" : "");
     result.reference.empty() ? print_table(result) : print_field(result);
+  }
+  for (const standing& line : result.standings) {
+    if (line.own) {
+      std::printf("  %s itself: %.3f [%.3f .. %.3f] of the cost of %s\n", line.name.c_str(),
+                  line.own_ratio->median, line.own_ratio->low_quartile, line.own_ratio->high_quartile,
+                  line.own->against.c_str());
+    }
   }
   for (const verdict& one : result.verdicts) {
     std::printf("  %-10s asked %s; found %s\n", word(one.met), one.asked.c_str(), one.found.c_str());

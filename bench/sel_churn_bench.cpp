@@ -4,10 +4,9 @@
 //
 // A round registers 64 sockets that are not ready, looks once with timeout 0, and removes all 64. The subject
 // is annulet's selector through its public calls, removing one by one with unregister() and in one batch with
-// unregister_all(); either is held against EPOLL_CTL_ADD, epoll_wait(0) and EPOLL_CTL_DEL. Before each turn
-// is timed, a checked round makes a byte arrive on a registered socket, which must be reported, and on a
-// removed one, which must not.
-#include <annulet/hub/hub.hpp>
+// unregister_all(); either is held against EPOLL_CTL_ADD, epoll_wait(0) and EPOLL_CTL_DEL, on either engine.
+// Before each turn is timed, a checked round makes a byte arrive on a registered socket, which must be
+// reported, and on a removed one, which must not.
 #include <annulet/selector/selector.hpp>
 
 #include <algorithm>
@@ -15,6 +14,7 @@
 #include <vector>
 
 #include "benches.hpp"
+#include "engines.hpp"
 #include "harness.hpp"
 #include "raw_epoll.hpp"
 #include "traffic.hpp"
@@ -119,19 +119,20 @@ turn_function turn_of(const socket_pairs& sockets) {
 
 void bench_sel_churn(harness& run) {
   const socket_pairs sockets(keys);
-  annulet::hub hub;
+  annulet::hub hub(on(annulet::engine_choice::uring));
   const contender baseline{"epoll ADD, wait(0), DEL", turn_of<epoll_side>(sockets)};
   contest what{.bench = "sel_churn",
                .setting = "64 keys, unregister one by one",
                .operation = "a registration, its removal, its share of a look",
                .subject = {"annulet unregister", turn_of<selector_side>(sockets)},
-               .baselines = {baseline}};
+               .baselines = {baseline, annulet_on_epoll(turn_of<selector_side>(sockets), baseline.name)}};
   what.baselines[0].goal = goal::at_least(1.0);
   run.hold(what);
 
   what.setting = "64 keys, unregister_all";
   what.subject = {"annulet unregister_all", turn_of<batching_side>(sockets)};
   what.baselines[0].goal = goal::at_least(1.6);
+  what.baselines[1] = annulet_on_epoll(turn_of<batching_side>(sockets), baseline.name);
   run.hold(what);
 }
 

@@ -6,9 +6,8 @@
 // again. None of them has anything to read. In one setting all can be written to, so that the first look must
 // find all 64 ready and the second none; in the other their buffers are full, so that neither look may find
 // any, and what is armed in the kernel has to follow each change. The subject is annulet's selector, held
-// against EPOLL_CTL_MOD and epoll_wait(0). Before and after the timed rounds a byte is sent to one of the
-// sockets, which the next look must report for reading.
-#include <annulet/hub/hub.hpp>
+// against EPOLL_CTL_MOD and epoll_wait(0), on either engine. Before and after the timed rounds a byte is sent
+// to one of the sockets, which the next look must report for reading.
 #include <annulet/selector/selector.hpp>
 
 #include <algorithm>
@@ -17,6 +16,7 @@
 #include <vector>
 
 #include "benches.hpp"
+#include "engines.hpp"
 #include "harness.hpp"
 #include "raw_epoll.hpp"
 #include "traffic.hpp"
@@ -129,7 +129,8 @@ void hold_with(harness& run, const socket_pairs& sockets, std::string setting, s
        .setting = std::move(setting),
        .operation = "to write and back on one key, its share of two looks",
        .subject = {"annulet modify", turn_of<selector_side>(sockets, writable)},
-       .baselines = {{"epoll MOD, wait(0)", turn_of<epoll_side>(sockets, writable), goal::at_least(1.0)}}});
+       .baselines = {{"epoll MOD, wait(0)", turn_of<epoll_side>(sockets, writable), goal::at_least(1.0)},
+                     annulet_on_epoll(turn_of<selector_side>(sockets, writable), "epoll MOD, wait(0)")}});
 }
 
 // Until nothing more goes into them.
@@ -147,7 +148,7 @@ void fill(std::span<const int> fds) {
 
 void bench_sel_modify(harness& run) {
   const socket_pairs sockets(keys);
-  annulet::hub hub;
+  annulet::hub hub(on(annulet::engine_choice::uring));
   hold_with(run, sockets, "64 keys, writable", keys);
   fill(sockets.readers());
   hold_with(run, sockets, "64 keys, buffers full", 0);

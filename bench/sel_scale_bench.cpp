@@ -4,14 +4,13 @@
 //
 // One socket is active, 10, 100, 1,000 and 9,900 are registered beside it and idle. A round writes a byte to
 // the active one, waits, and reads. The subject is annulet's selector, held against poll(2), select(2) as far
-// as FD_SETSIZE reaches, and level-triggered epoll; at 9,900 also against itself at 10, in turn in the same
-// run. As in sel_active, a contender registers the sockets when its turn begins and lets them go when it
-// ends.
-#include <annulet/hub/hub.hpp>
-
+// as FD_SETSIZE reaches, and level-triggered epoll, as is annulet on its other engine; at 9,900 also against
+// itself at 10, in turn in the same run. As in sel_active, a contender registers the sockets when its turn
+// begins and lets them go when it ends.
 #include <sys/select.h>
 
 #include "benches.hpp"
+#include "engines.hpp"
 #include "harness.hpp"
 #include "pollers.hpp"
 
@@ -28,7 +27,7 @@ void hold_with(harness& run, std::size_t idle) {
     return;
   }
   const socket_pairs sockets(idle + 1);
-  annulet::hub hub;
+  annulet::hub hub(on(annulet::engine_choice::uring));
   traffic load(sockets, 1, 1);  // the first socket, always
   const auto turn_of = [&](poller_factory make, std::size_t registered) -> turn_function {
     return [&, make, registered](meter& clock, std::uint64_t events) {
@@ -46,6 +45,8 @@ void hold_with(harness& run, std::size_t idle) {
         {"annulet selector, 10 idle", turn_of(make_annulet_poller, fewest + 1), goal::at_most(1.15)});
   }
   what.baselines.push_back({"epoll, level-triggered", turn_of(make_epoll_level_poller, idle + 1)});
+  what.baselines.push_back(
+      annulet_on_epoll(turn_of(make_annulet_poller, idle + 1), "epoll, level-triggered"));
   contender poll{"poll(2)", turn_of(make_poll_poller, idle + 1)};
   if (idle == most) {
     poll.goal = goal::at_least(300);

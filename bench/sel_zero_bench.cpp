@@ -3,15 +3,15 @@
 //   annulet_bench sel_zero
 //
 // 1,000 idle sockets are registered. The subject is annulet's select with a deadline of 0, held against
-// epoll_wait(0); it has to do it without a system call. Before and after the timed looks a byte is sent,
-// which the next look must report.
-#include <annulet/hub/hub.hpp>
+// epoll_wait(0), as is annulet on its other engine; it has to do it without a system call. Before and after
+// the timed looks a byte is sent, which the next look must report.
 #include <annulet/selector/selector.hpp>
 
 #include <chrono>
 #include <vector>
 
 #include "benches.hpp"
+#include "engines.hpp"
 #include "harness.hpp"
 #include "raw_epoll.hpp"
 #include "traffic.hpp"
@@ -60,20 +60,20 @@ void turn(meter& clock, const socket_pairs& sockets, std::uint64_t operations, L
 
 void bench_sel_zero(harness& run) {
   const socket_pairs sockets(registered);
-  annulet::hub hub;
+  annulet::hub hub(on(annulet::engine_choice::uring));
   const auto fds = sockets.readers();
+  const turn_function selects = [&](meter& clock, std::uint64_t operations) {
+    annulet::basic_selector<int> selector;
+    std::vector<annulet::basic_selector<int>::ready_type> ready;
+    for (const int fd : fds) {
+      selector.register_(fd, annulet::io_event::read, fd);
+    }
+    turn(clock, sockets, operations, [&] { return selector.select(ready, 0ms); });
+  };
   run.hold({.bench = "sel_zero",
             .setting = "1000 idle",
             .operation = "a look",
-            .subject = {"annulet select(0)",
-                        [&](meter& clock, std::uint64_t operations) {
-                          annulet::basic_selector<int> selector;
-                          std::vector<annulet::basic_selector<int>::ready_type> ready;
-                          for (const int fd : fds) {
-                            selector.register_(fd, annulet::io_event::read, fd);
-                          }
-                          turn(clock, sockets, operations, [&] { return selector.select(ready, 0ms); });
-                        }},
+            .subject = {"annulet select(0)", selects},
             .baselines = {{"epoll_wait(0)",
                            [&](meter& clock, std::uint64_t operations) {
                              raw_epoll epoll;
@@ -82,7 +82,8 @@ void bench_sel_zero(harness& run) {
                              }
                              turn(clock, sockets, operations, [&] { return epoll.wait(0).size(); });
                            },
-                           goal::at_least(5.0)}},
+                           goal::at_least(5.0)},
+                          annulet_on_epoll(selects, "epoll_wait(0)")},
             .syscalls_at_most = 0.0});
 }
 

@@ -47,7 +47,7 @@ std::optional<std::uint64_t> find_tracepoint_id() {
 
 }  // namespace
 
-std::optional<syscall_counter> syscall_counter::open(accounting counted) {
+std::optional<syscall_counter> syscall_counter::open() {
   static const std::optional<std::uint64_t> id = find_tracepoint_id();
   if (!id) {
     return std::nullopt;
@@ -57,7 +57,7 @@ std::optional<syscall_counter> syscall_counter::open(accounting counted) {
   attributes.size = sizeof attributes;
   attributes.config = *id;
   attributes.disabled = 1;
-  attributes.inherit = counted == accounting::process ? 1 : 0;  // threads begun from here on
+  attributes.inherit = 1;  // by threads begun from here on: a turn may be made by one
   const long fd = syscall(SYS_perf_event_open, &attributes, 0, -1, -1, PERF_FLAG_FD_CLOEXEC);
   if (fd < 0) {
     reason = std::string("perf_event_open: ") + std::strerror(errno);

@@ -1,5 +1,5 @@
-// Counts the system calls of the calling thread, or of the threads that it begins as well, by the kernel's
-// own tracepoint, raw_syscalls:sys_enter.
+// Counts the system calls of the calling thread, and of the threads that it begins, by the kernel's own
+// tracepoint, raw_syscalls:sys_enter.
 //
 // While such a counter exists every thread of the machine takes the slow way into the kernel, so none is open
 // during a timed turn: each contender is counted in a turn of its own.
@@ -9,14 +9,12 @@
 #include <optional>
 #include <string>
 
-#include "harness.hpp"
-
 namespace bench {
 
 class syscall_counter {
  public:
   // None where the kernel or the rights of this process do not allow it; why_not() says which.
-  static std::optional<syscall_counter> open(accounting counted);
+  static std::optional<syscall_counter> open();
   static const std::string& why_not();
 
   syscall_counter(syscall_counter&& other) noexcept;
