@@ -93,8 +93,12 @@ void require_in_range(const char* what, unsigned value, unsigned least, unsigned
 }  // namespace
 
 std::string words_on_lost_ring(int error) {
-  return "hub: io_uring_enter: " + in_words(error) + ": the ring, which had worked until now, is lost. " +
-         advice(error) + ". ANNULET_ENGINE=epoll does without a ring.";
+  const std::string lost =
+      "hub: io_uring_enter: " + in_words(error) + ": the ring, which had worked until now, is lost. ";
+  if (error == EBADF) {
+    return lost + "Its descriptor was closed, and not by the hub.";
+  }
+  return lost + advice(error) + ". ANNULET_ENGINE=epoll does without a ring.";
 }
 
 void ring::require_valid(const hub_options& options) {

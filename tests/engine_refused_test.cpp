@@ -16,6 +16,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <string>
 #include <system_error>
 #include <vector>
@@ -304,4 +305,30 @@ TEST_CASE("a ring that is refused while it serves ends the process with words, a
       CHECK(end.says("ANNULET_ENGINE=epoll"));
     }
   }
+}
+
+TEST_CASE("a ring whose descriptor somebody closed ends the process with words") {
+  if (!has_io_uring()) {
+    return;
+  }
+  const auto end = in_child(
+      [] {
+        refuse({SCMP_SYS(io_uring_register)}, EINVAL);  // a registered ring needs no descriptor
+        hub_options options;
+        options.engine = engine_choice::uring;
+        hub home(options);
+        for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
+          std::error_code none;
+          if (std::filesystem::read_symlink(entry.path(), none) == "anon_inode:[io_uring]") {
+            ::close(std::stoi(entry.path().filename()));
+          }
+        }
+        sleeps();
+        return true;
+      },
+      15);
+  CAPTURE(end.said);
+  CHECK(end.signal == SIGABRT);
+  CHECK(end.says("annulet: hub: io_uring_enter: EBADF (Bad file descriptor): the ring"));
+  CHECK(end.says("descriptor was closed, and not by the hub"));
 }
