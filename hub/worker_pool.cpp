@@ -56,9 +56,9 @@ bool worker_pool::submit(job& j, urgency how) noexcept {
   return true;
 }
 
-// Whether more threads idle than there are jobs which they are about to take.
+// Whether more threads idle, or are about to begin, than there are jobs which they will take.
 bool worker_pool::has_thread_for_one_more() const noexcept {
-  return idle_ > urgent_queued_ + std::min(bounded_queued_, bound - bounded_running_);
+  return starting_ + idle_ > urgent_queued_ + std::min(bounded_queued_, bound - bounded_running_);
 }
 
 bool worker_pool::withdraw(job& j) noexcept {
@@ -103,7 +103,9 @@ bool worker_pool::add_thread() noexcept {
   try {
     pthread_t& thread = alive_.emplace_back();
     added = pthread_create(&thread, &attributes, &start, this) == 0;
-    if (!added) {
+    if (added) {
+      ++starting_;
+    } else {
       alive_.pop_back();
     }
   } catch (const std::bad_alloc&) {
@@ -134,6 +136,7 @@ worker_pool::job* worker_pool::next() noexcept {
 // As many threads as the bound are kept for the next jobs; those beyond it leave.
 void worker_pool::work() noexcept {
   std::unique_lock lock(mutex_);
+  --starting_;
   for (;;) {
     if (job* const j = next()) {
       perform(*j, lock);

@@ -84,6 +84,7 @@ class worker_pool {
   std::size_t urgent_queued_ = 0;
   std::size_t bounded_queued_ = 0;
   std::size_t bounded_running_ = 0;
+  std::size_t starting_ = 0;  // threads that have not looked for a job yet
   std::size_t idle_ = 0;
   bool over_ = false;
 };
