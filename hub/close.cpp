@@ -6,10 +6,12 @@
 #include "syscalls.hpp"
 
 #include <cerrno>
+#include <cstdint>
 #include <string>
 #include <system_error>
 
 #include <fcntl.h>
+#include <sys/resource.h>
 
 namespace annulet {
 
@@ -34,53 +36,84 @@ void close(int fd) {
   }
 }
 
+namespace detail {
+
+namespace {
+
+// Ends the requests on the target. A worker thread of the kernel's may look a request's file up only when it
+// begins, so they have to be over before the file is replaced. What would refuse the call is asked first, for
+// those who wait are told. Returns the errno: EBADF also where another fiber has closed the source meanwhile.
+int end_requests(hub_core& hub, fd_state& target, int source) {
+  rlimit numbers{};
+  ::getrlimit(RLIMIT_NOFILE, &numbers);
+  if (static_cast<rlim_t>(target.number()) >= numbers.rlim_cur) {
+    return EBADF;
+  }
+  if (const io_result open = kernel(SYS_fcntl, source, F_GETFD); !open.ok()) {
+    return open.error();
+  }
+  const fd_state& from = hub.state_of(source);
+  const std::uint32_t incarnation = from.incarnation();
+  hub.prepare_close_and_wait(target);
+  return from.incarnation() == incarnation ? 0 : EBADF;
+}
+
+io_result plain_dup2(int source, int target) noexcept {
+  if (source == target) {
+    return kernel(SYS_fcntl, source, F_GETFD);
+  }
+  return uninterrupted([&] { return kernel(SYS_dup3, source, target, 0); });
+}
+
+// Replaces the file in one step or changes nothing. The watches hold the old one until they are let go, right
+// after. Parks where its SO_LINGER has the last close of it wait.
+io_result replace(hub_core& hub, fd_state* target, int source, int number) {
+  const int lingering = hub.hold_if_lingering(number);
+  if (target != nullptr) {
+    hub.io().before_replacing(number);
+  }
+  const io_result made = plain_dup2(source, number);
+  if (made.ok() && target != nullptr && target->in_use()) {
+    hub.prepare_close_and_wait(*target);
+  } else if (made.ok() && target != nullptr) {
+    target->was_closed();
+  }
+  if (lingering >= 0) {
+    hub.close_lingering(lingering);
+  }
+  return made;
+}
+
+io_result dup2_on(hub_core& hub, int source, int target) {
+  for (const int fd : {source, target}) {
+    if (const fd_state* const file = hub.find_state(fd); file != nullptr && file->closing()) {
+      return io_result(-EBADF);
+    }
+  }
+  if (source == target) {
+    return plain_dup2(source, target);
+  }
+  hub.io().flush_changes();  // what is asked of the old file is not to be asked of the new one
+  fd_state* const file = hub.find_state(target);
+  if (file != nullptr && file->has_requests()) {
+    if (const int error = end_requests(hub, *file, source); error != 0) {
+      return io_result(-error);
+    }
+  }
+  return replace(hub, file, source, target);
+}
+
+}  // namespace
+
+}  // namespace detail
+
 int dup2(int source, int target) {
-  const auto failed = [&](int error) {
-    throw std::system_error(error, std::generic_category(),
-                            "annulet: dup2(" + std::to_string(source) + ", " + std::to_string(target) + ")");
-  };
   detail::hub_core* const hub = detail::hub_core::current();
-  if (hub != nullptr) {
-    for (const int fd : {source, target}) {
-      if (const detail::fd_state* const file = hub->find_state(fd); file != nullptr && file->closing()) {
-        failed(EBADF);
-      }
-    }
-    hub->io().flush_changes();  // what is asked of the old file is not to be asked of the new one
-  }
-  detail::fd_state* const file = hub == nullptr || source == target ? nullptr : hub->find_state(target);
-  const bool has_requests = file != nullptr && file->has_requests();
-  int from = source;
-  if (has_requests) {
-    // A worker thread of the kernel's may look a request's file up only when it begins: so they end first.
-    // The source is held meanwhile, for nothing may fail any more when those who wait have been told.
-    const auto held = detail::kernel(SYS_fcntl, source, F_DUPFD_CLOEXEC, 0);
-    if (!held.ok()) {
-      failed(held.error());
-    }
-    from = static_cast<int>(held.value());
-    hub->prepare_close_and_wait(*file);
-  }
-  // Else the call is first: it replaces the file in one step or changes nothing. The watches hold the old
-  // file until they are let go, right after.
-  if (file != nullptr) {
-    hub->io().before_replacing(target);
-  }
-  detail::io_result made(0);
-  do {
-    made = source == target ? detail::kernel(SYS_fcntl, source, F_GETFD)
-                            : detail::kernel(SYS_dup3, from, target, 0);
-  } while (made.error() == EINTR || made.error() == EBUSY);
-  if (has_requests) {
-    (void)detail::kernel(SYS_close, from);
-  }
+  const detail::io_result made =
+      hub != nullptr ? detail::dup2_on(*hub, source, target) : detail::plain_dup2(source, target);
   if (!made.ok()) {
-    failed(made.error());
-  }
-  if (file != nullptr && file->in_use()) {
-    hub->prepare_close_and_wait(*file);
-  } else if (file != nullptr) {
-    file->was_closed();
+    throw std::system_error(made.error(), std::generic_category(),
+                            "annulet: dup2(" + std::to_string(source) + ", " + std::to_string(target) + ")");
   }
   return target;
 }

@@ -14,7 +14,8 @@ namespace [[gnu::visibility("default")]] annulet {
 
 // Closes fd, once. Every selector that has it registered reports it from now on as poll(2) reports a closed
 // descriptor, a parked one at once; calls of other fibers on it end with EBADF. Parks only where the kernel
-// carries out such a call, until that has ended, or SO_LINGER has close(2) wait; nothing interrupts it.
+// carries out such a call, until that has ended, or where SO_LINGER has close(2) wait, which a thread then
+// does; nothing interrupts it. (That needs a free descriptor; where there is none this thread waits.)
 // Throws std::system_error (EBADF, and what close(2) says: the descriptor is closed even then); a descriptor
 // that was not open changes nothing.
 void close(int fd);
@@ -22,7 +23,8 @@ void close(int fd);
 // Makes `target` refer to the file of `source`, as dup2(2); returns target. Whoever watched target learns
 // that it was closed. Where both are the same nothing happens. Parks as close does; until it returns, target
 // says EBADF to calls of other fibers. Throws std::system_error (EBADF and the others of dup2(2)), and has
-// then changed nothing.
+// then changed nothing, except where another fiber closes the source while this one is parked: then target is
+// as it was, and those who waited for it have been told all the same.
 int dup2(int source, int target);
 
 }  // namespace annulet

@@ -14,8 +14,8 @@
 //
 // It belongs to the thread of the hub on which it was made. Calls elsewhere throw wrong_thread, and hub_gone
 // when the hub has ended; the destructor then still closes, but on a foreign thread, while the hub lives, it
-// ends the process with a message. To hand the file to another thread, release() it here and adopt() it
-// there.
+// ends the process with a message. Where it outlives its hub, nothing else may close its number. To hand the
+// file to another thread, release() it here and adopt() it there.
 #pragma once
 
 #include "buffer.hpp"

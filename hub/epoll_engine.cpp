@@ -62,6 +62,7 @@ epoll_engine::epoll_engine() {
     }
     throw_refused(error, "eventfd for wake-ups");
   }
+  calls_.emplace(wake_fd_);
 }
 
 int epoll_engine::add_wake_fd(int set) noexcept {
@@ -70,7 +71,7 @@ int epoll_engine::add_wake_fd(int set) noexcept {
 }
 
 epoll_engine::~epoll_engine() {
-  pool_.reset();
+  calls_.reset();
   (void)kernel(SYS_close, epoll_fd_);
   (void)kernel(SYS_close, wake_fd_);
 }
@@ -249,7 +250,7 @@ void epoll_engine::begin_new_set() noexcept {
 // --- requests
 
 void epoll_engine::start(request& r, const operation& what) noexcept {
-  auto* const call = new (std::nothrow) threaded_call(callable_, r, what);
+  auto* const call = new (std::nothrow) threaded_call(r, what, &callable_);
   if (call == nullptr) {
     ++told_;
     r.complete(io_result(-ENOMEM));
@@ -262,14 +263,14 @@ void epoll_engine::start(request& r, const operation& what) noexcept {
     return;
   }
   if (const int error = call->refusal(); error != 0) {
-    finish(*call, io_result(-error));
+    threaded_calls::finish(*call, io_result(-error));
     return;
   }
   try {
     attach(*call, what.fd);
     set_interest(*call, call->needs());
   } catch (const std::bad_alloc&) {
-    finish(*call, io_result(-ENOMEM));
+    threaded_calls::finish(*call, io_result(-ENOMEM));
   }
 }
 
@@ -279,46 +280,21 @@ void epoll_engine::make_calls() noexcept {
   while (!callable_.empty()) {
     auto& call = static_cast<threaded_call&>(callable_.pop_front());
     stop_waiting(call);
-    if (!pool_) {
-      pool_.emplace(wake_fd_);
-    }
-    call.submitted = pool_->submit(call, call.how_urgent());
-    if (!call.submitted) {
-      finish(call, io_result(-ENOMEM));
+    if (!calls_->submit(call)) {
+      ++told_;
     }
   }
 }
 
-void epoll_engine::collect_calls() noexcept {
-  if (!pool_) {
-    return;
-  }
-  while (worker_pool::job* const ended = pool_->take_ended()) {
-    auto& call = static_cast<threaded_call&>(*ended);
-    finish(call, call.result());
-  }
-}
-
-void epoll_engine::finish(threaded_call& call, io_result result) noexcept {
-  ++told_;
-  request& r = call.of();
-  delete &call;
-  r.complete(result);
-}
-
-// One that is urgent has a thread, if only on its way: it has its look, as a deadline in the past wants it,
-// and is interrupted when that has begun.
 void epoll_engine::cancel(request& r) noexcept {
   auto& call = *static_cast<threaded_call*>(r.carrier);
-  if (!call.submitted) {
-    static_cast<list_hook<>&>(call).unlink();
-    stop_waiting(call);
-    finish(call, io_result(-ECANCELED));
-  } else if (call.how_urgent() == worker_pool::urgency::bounded && pool_->withdraw(call)) {
-    finish(call, io_result(-ECANCELED));
-  } else {
-    pool_->interrupt(call);
+  if (call.submitted) {
+    calls_->cancel(call);
+    return;
   }
+  static_cast<list_hook<>&>(call).unlink();
+  stop_waiting(call);
+  threaded_calls::finish(call, io_result(-ECANCELED));
 }
 
 void epoll_engine::stop_waiting(threaded_call& call) noexcept {
@@ -375,7 +351,7 @@ unsigned epoll_engine::fetch(std::optional<std::int64_t> nanoseconds) noexcept {
 void epoll_engine::dispatch(const epoll_event& event) noexcept {
   ++told_;
   if (event.data.u64 == wake_data) {
-    collect_calls();
+    (void)calls_->collect();
     return;
   }
   const entry& at = entries_[static_cast<std::uint32_t>(event.data.u64)];

@@ -12,8 +12,7 @@
 #include "engine.hpp"
 #include "hub_options.hpp"
 #include "slot_table.hpp"
-#include "threaded_call.hpp"
-#include "worker_pool.hpp"
+#include "threaded_calls.hpp"
 
 #include <array>
 #include <cstdint>
@@ -72,9 +71,7 @@ class epoll_engine final : public engine {
   void note_armed(const entry& at) noexcept;  // to be handed over anew before the next wait
   void begin_new_set() noexcept;
   void make_calls() noexcept;
-  void collect_calls() noexcept;
   void stop_waiting(threaded_call& call) noexcept;
-  void finish(threaded_call& call, io_result result) noexcept;
 
   engine_info info_;
   int epoll_fd_ = -1;
@@ -86,7 +83,7 @@ class epoll_engine final : public engine {
   std::vector<entry> entries_;  // by number
   std::array<epoll_event, 512> events_;
   intrusive_list<worker_pool::job> callable_;  // calls whose descriptor may be ready
-  std::optional<worker_pool> pool_;            // when it is first needed
+  std::optional<threaded_calls> calls_;
 };
 
 }  // namespace annulet::detail

@@ -148,27 +148,34 @@ bool lingers(int fd) noexcept {
 
 // The number is free at once. Where closing the file waits for what is unsent, it is closed as a request.
 io_result hub_core::close_number(int fd) {
+  const int lingering = hold_if_lingering(fd);
+  const io_result closed = close_file(fd);
+  if (lingering >= 0) {
+    close_lingering(lingering);
+  }
+  return closed;
+}
+
+int hub_core::hold_if_lingering(int fd) noexcept {
   if (!lingers(fd)) {
-    return close_file(fd);
+    return -1;
   }
   const io_result duplicate = kernel(SYS_fcntl, fd, F_DUPFD_CLOEXEC, 0);
-  const io_result closed = close_file(fd);
-  if (!duplicate.ok()) {
-    return closed;
-  }
-  const auto other = static_cast<int>(duplicate.value());
+  return duplicate.ok() ? static_cast<int>(duplicate.value()) : -1;
+}
+
+void hub_core::close_lingering(int duplicate) {
   request r;
-  engine_->start(r, {.what = operation::call::close, .fd = other, .by_worker = true});
+  engine_->start(r, {.what = operation::call::close, .fd = duplicate});
   while (!r.done()) {
     waiter w(scheduler_.running());
     r.wait_with(&w);
     (void)scheduler_.park_uninterrupted(w, deadline::never(), wakers::outside);
     r.wait_with(nullptr);
   }
-  if (r.result().error() == ENOMEM) {  // it was not begun
-    (void)close_file(other);
+  if (r.result().error() == ENOMEM) {  // there was no thread for it, so this one has to wait
+    (void)close_file(duplicate);
   }
-  return closed;
 }
 
 void hub_core::end_watches() noexcept {

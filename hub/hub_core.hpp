@@ -67,6 +67,11 @@ class hub_core final : public idle_source {
 
   // close(2) that does not stop the thread. Parks where SO_LINGER has it wait; nothing interrupts it.
   io_result close_number(int fd);
+  // Its two halves, for who drops the number in another way. A duplicate of the file, which keeps it from
+  // lingering when the number is dropped; -1 where it does not linger, or no descriptor is left.
+  [[nodiscard]] int hold_if_lingering(int fd) noexcept;
+  // Closes the duplicate, and parks until that is over.
+  void close_lingering(int duplicate);
 
   void wait(deadline until) noexcept override;
   void look() noexcept override;

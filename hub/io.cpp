@@ -48,8 +48,9 @@ std::optional<std::size_t> count_if_any(io_call& call, Step&& step) {
   return result && result->error() != EAGAIN ? std::optional(count_of(result, call, step)) : std::nullopt;
 }
 
-file_transfer transfer_of(const io_call& call, std::span<const iovec> vectors) noexcept {
-  return {call.fd(), call.way(), vectors, call.kind()};
+file_transfer transfer_of(const io_call& call, std::span<const iovec> vectors,
+                          file_transfer::form how) noexcept {
+  return {call.fd(), call.way(), vectors, how, call.kind()};
 }
 
 iovec vector_of(mutable_buffer into) noexcept { return {into.data(), into.size()}; }
@@ -67,7 +68,7 @@ descriptor accepted(const io_call& call, std::size_t number) {
                                                        std::size_t& moved) {
   moved = 0;
   for (;;) {
-    file_transfer step(call.fd(), call.way(), {&rest, 1}, call.kind());
+    file_transfer step = transfer_of(call, {&rest, 1}, file_transfer::form::plain);
     const std::size_t count = count_of(call.run(step, until), call, step);
     moved += count;
     if (count == rest.iov_len || count == 0) {
@@ -86,23 +87,23 @@ descriptor accepted(const io_call& call, std::size_t number) {
 std::size_t read(file_ref file, mutable_buffer into, deadline until) {
   io_call call(file, direction::reading, "read");
   const iovec vector = vector_of(into);
-  return count(call, transfer_of(call, {&vector, 1}), until);
+  return count(call, transfer_of(call, {&vector, 1}, file_transfer::form::plain), until);
 }
 
 std::size_t write(file_ref file, const_buffer from, deadline until) {
   io_call call(file, direction::writing, "write");
   const iovec vector = vector_of(from);
-  return count(call, transfer_of(call, {&vector, 1}), until);
+  return count(call, transfer_of(call, {&vector, 1}, file_transfer::form::plain), until);
 }
 
 std::size_t readv(file_ref file, std::span<const iovec> into, deadline until) {
   io_call call(file, direction::reading, "readv");
-  return count(call, transfer_of(call, into), until);
+  return count(call, transfer_of(call, into, file_transfer::form::vectored), until);
 }
 
 std::size_t writev(file_ref file, std::span<const iovec> from, deadline until) {
   io_call call(file, direction::writing, "writev");
-  return count(call, transfer_of(call, from), until);
+  return count(call, transfer_of(call, from, file_transfer::form::vectored), until);
 }
 
 std::size_t recv(file_ref socket, mutable_buffer into, deadline until) {
@@ -158,7 +159,10 @@ descriptor accept(file_ref listener, deadline until) {
 descriptor accept(file_ref listener, socket_address& peer, deadline until) {
   peer = {};
   io_call call(listener, direction::reading, "accept");
-  return accepted(call, count(call, accept_step(call.fd(), &peer), until));
+  socket_address who;  // where it throws, nothing of an attempt is to be seen
+  auto made = accepted(call, count(call, accept_step(call.fd(), &who), until));
+  peer = who;
+  return made;
 }
 
 void connect(file_ref socket, const socket_address& peer, deadline until) {
@@ -169,13 +173,13 @@ void connect(file_ref socket, const socket_address& peer, deadline until) {
 std::optional<std::size_t> try_read(file_ref file, mutable_buffer into) {
   io_call call(file, direction::reading, "try_read");
   const iovec vector = vector_of(into);
-  return count_if_any(call, transfer_of(call, {&vector, 1}));
+  return count_if_any(call, transfer_of(call, {&vector, 1}, file_transfer::form::plain));
 }
 
 std::optional<std::size_t> try_write(file_ref file, const_buffer from) {
   io_call call(file, direction::writing, "try_write");
   const iovec vector = vector_of(from);
-  return count_if_any(call, transfer_of(call, {&vector, 1}));
+  return count_if_any(call, transfer_of(call, {&vector, 1}, file_transfer::form::plain));
 }
 
 std::optional<std::size_t> try_recv(file_ref socket, mutable_buffer into, message_flags flags) {

@@ -10,7 +10,8 @@
 //   file;
 // - throws std::system_error with the errno of Linux, naming call and descriptor. SIGPIPE is never raised;
 // - throws deadline_passed when its deadline came first. A deadline of zero or in the past looks once. A
-//   transfer to or from a disk that has begun is not cut short: it ends when it ends, and returns;
+//   transfer to or from a disk that has begun is not cut short: it ends when it ends, and returns what it
+//   did;
 // - can be killed and timed out while it waits, and has then transferred nothing; where the kernel had
 //   transferred something after all it returns that, and the kill or guard stays pending;
 // - ends with EBADF when the descriptor is closed through the hub meanwhile;
@@ -19,9 +20,15 @@
 // Any number of fibers may wait on one descriptor: readers and writers each in the order in which they came.
 // For the hub's thread; throws no_hub on a thread without one.
 //
-// What has no non-blocking form costs more, for the kernel then carries it out beside the thread: ttys,
-// accept and connect on blocking sockets, writes to disks and reads of what is not in memory. A process that
-// reads its terminal from the background is told EIO, and not stopped by SIGTTIN.
+// What has no non-blocking form costs more, for the kernel or a thread then carries it out: ttys, accept and
+// connect on blocking sockets, writes to disks and reads of what is not in memory. A process that reads its
+// terminal from the background is told EIO, and not stopped by SIGTTIN.
+//
+// Where ported code may trip:
+// - write and send may take less than they were given, on blocking descriptors too: write_all takes all.
+// - SO_RCVTIMEO and SO_SNDTIMEO play no part: give a deadline.
+// - A bare close(2) of a number on which a fiber waits tells it nothing: the fiber waits on, and who gets the
+//   number next waits behind it. Close it by annulet::close.
 #pragma once
 
 #include "buffer.hpp"

@@ -66,9 +66,10 @@ std::optional<io_result> io_call::perform(const operation& what, deadline until)
     request r;
     file_->requests_.push_back(r);
     hub_.io().start(r, what);
-    // A disk waits for no peer: its transfer ends when it ends.
-    wake_reason why =
-        await_completion(r, what.on_disk ? deadline::never() : until, &scheduler::park_and_tell);
+    // A disk waits for no peer: a transfer has its look, however long that takes. But there are file systems
+    // behind which somebody has to act.
+    wake_reason why = await_completion(r, what.on_disk && until.is_past() ? deadline::never() : until,
+                                       &scheduler::park_and_tell);
     const bool by_thread = what.by_worker || what.what == operation::call::accept;
     if (why == wake_reason::timed_out && by_thread && says_ready(what)) {
       why = await_completion(r, grace, &scheduler::park_and_tell);  // who carries it out has yet to look

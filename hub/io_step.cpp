@@ -132,14 +132,15 @@ io_step::outcome file_transfer::attempt_otherwise() noexcept {
 }
 
 io_result file_transfer::on_socket() const noexcept {
+  const bool nothing = total(vectors_) == 0;
+  if (nothing && (reads() || form_ == form::vectored)) {  // transfers nothing, and does not wait
+    return kernel(reads() ? SYS_readv : SYS_writev, fd(), vectors_.data(), vectors_.size());
+  }
   msghdr message{};
   message.msg_iov = const_cast<iovec*>(vectors_.data());
   message.msg_iovlen = vectors_.size();
   if (way() == direction::writing) {
     return uninterrupted([&] { return kernel(SYS_sendmsg, fd(), &message, MSG_DONTWAIT | MSG_NOSIGNAL); });
-  }
-  if (total(vectors_) == 0) {
-    return kernel(SYS_readv, fd(), vectors_.data(), vectors_.size());  // reads nothing, and does not wait
   }
   return uninterrupted([&] { return kernel(SYS_recvmsg, fd(), &message, MSG_DONTWAIT); });
 }

@@ -76,13 +76,18 @@ class io_step {
 // read, write and their vectored forms, on files of every kind.
 class file_transfer final : public io_step {
  public:
+  // What they are called by shows only where they transfer nothing: write sends an empty datagram, and writev
+  // nothing at all.
+  enum class form : std::uint8_t { plain, vectored };
+
   // Of nothing: it is not waited for. Writes of datagrams are tried whatever there is room for: one may be
   // too long.
-  file_transfer(int fd, direction d, std::span<const iovec> vectors, file_kind kind) noexcept
+  file_transfer(int fd, direction d, std::span<const iovec> vectors, form how, file_kind kind) noexcept
       : io_step(fd, d,
                 {.out_of_turn = total(vectors) == 0,
                  .asks_the_stream = kind != file_kind::socket || d == direction::reading}),
         vectors_(vectors),
+        form_(how),
         kind_(kind) {}
 
   outcome attempt() noexcept;
@@ -97,6 +102,7 @@ class file_transfer final : public io_step {
   [[nodiscard]] bool is_disk() noexcept;
 
   std::span<const iovec> vectors_;
+  form form_;
   file_kind kind_;
 };
 

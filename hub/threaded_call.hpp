@@ -1,6 +1,5 @@
-// A request as the epoll engine carries it out: by a plain system call on a thread of the pool. One that may
-// wait for a peer is first waited for by a watch, where a watch can tell, so that a silent peer takes no
-// thread. Internal.
+// A request that is carried out by a plain system call on a thread of the pool. One that may wait for a peer
+// is first waited for by a watch, where a watch can tell, so that a silent peer takes no thread. Internal.
 #pragma once
 
 #include "request.hpp"
@@ -13,7 +12,8 @@ namespace annulet::detail {
 
 class threaded_call final : public watch, public worker_pool::job {
  public:
-  threaded_call(intrusive_list<worker_pool::job>& callable, request& r, const operation& what) noexcept
+  // `callable`: where it goes when its watch has told; null for who does not wait for that.
+  threaded_call(request& r, const operation& what, intrusive_list<worker_pool::job>* callable) noexcept
       : callable_(callable), request_(r), what_(what) {}
 
   // The events to wait for before it is made; 0 where none tell.
@@ -30,7 +30,7 @@ class threaded_call final : public watch, public worker_pool::job {
   // Whatever it was: the call itself will tell.
   void on_event(io_result) noexcept override {
     if (!static_cast<list_hook<>&>(*this).linked()) {
-      callable_.push_back(*this);
+      callable_->push_back(*this);
     }
   }
   void on_close() noexcept override {}  // whoever waits for the request is told, and cancels it
@@ -41,7 +41,7 @@ class threaded_call final : public watch, public worker_pool::job {
  private:
   [[nodiscard]] io_result connect() const noexcept;
 
-  intrusive_list<worker_pool::job>& callable_;
+  intrusive_list<worker_pool::job>* callable_;
   request& request_;
   const operation what_;
   io_result result_{0};

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <new>
 #include <system_error>
 #include <utility>
 
@@ -20,10 +21,12 @@ uring_engine::uring_engine(const hub_options& options) : ring_(options, info_) {
   if (wake_fd_ < 0) {
     throw std::system_error(errno, std::generic_category(), "annulet: hub: eventfd for wake-ups");
   }
+  calls_.emplace(wake_fd_);
 }
 
 // The hub has detached every watch. What is left is the wake read, which points into this object.
 uring_engine::~uring_engine() {
+  calls_.reset();
   if (wake_read_queued_) {
     io_uring_sqe& cancel = sqe();
     io_uring_prep_cancel64(&cancel, tag{kind::wake, 0, 0}.packed(), 0);
@@ -154,6 +157,10 @@ void uring_engine::queue_cancel(watch& w) noexcept {
 }
 
 void uring_engine::start(request& r, const operation& what) noexcept {
+  if (what.what == operation::call::close || what.on_disk) {
+    start_on_thread(r, what);
+    return;
+  }
   io_uring_sqe& entry = sqe();
   constexpr auto own_position = static_cast<std::uint64_t>(-1);
   switch (what.what) {
@@ -170,7 +177,6 @@ void uring_engine::start(request& r, const operation& what) noexcept {
       io_uring_prep_connect(&entry, what.fd, what.address, *what.address_size);
       break;
     case operation::call::close:
-      io_uring_prep_close(&entry, what.fd);
       break;
   }
   if (what.by_worker) {
@@ -180,7 +186,21 @@ void uring_engine::start(request& r, const operation& what) noexcept {
   unsubmitted_ = true;
 }
 
+void uring_engine::start_on_thread(request& r, const operation& what) noexcept {
+  auto* const call = new (std::nothrow) threaded_call(r, what, nullptr);
+  r.carrier = call;
+  if (call == nullptr) {
+    r.complete(io_result(-ENOMEM));
+  } else {
+    (void)calls_->submit(*call);
+  }
+}
+
 void uring_engine::cancel(request& r) noexcept {
+  if (r.carrier != nullptr) {
+    calls_->cancel(*static_cast<threaded_call*>(r.carrier));
+    return;
+  }
   io_uring_sqe& entry = sqe();
   io_uring_prep_cancel64(&entry, tag_of(r), 0);
   io_uring_sqe_set_data64(&entry, tag{kind::nobody, 0, 0}.packed());
@@ -222,6 +242,9 @@ void uring_engine::enter(Call&& call) noexcept {
 // --- the calls
 
 void uring_engine::look() noexcept {
+  if (calls_->any()) {
+    (void)calls_->collect();  // no wake read is queued where the hub does not wait
+  }
   reap();
   if (!ring_.needs_enter() && changed_.empty() && !unsubmitted_) {
     return;
@@ -343,10 +366,11 @@ unsigned uring_engine::reap() noexcept {
 void uring_engine::complete(std::uint64_t data, int result, unsigned flags) noexcept {
   const tag t = tag::unpack(data);
   if (t.what == kind::wake) {
-    // Its only news is that the wait is over.
+    // Its news is that the wait is over, and maybe a call on a thread.
     check(result > 0 || result == -ECANCELED || result == -EINTR || result == -EAGAIN,
           "the hub's eventfd cannot be read");
     wake_read_queued_ = false;
+    (void)calls_->collect();
     return;
   }
   if (t.what == kind::nobody) {

@@ -8,8 +8,10 @@
 #include "engine.hpp"
 #include "ring.hpp"
 #include "slot_table.hpp"
+#include "threaded_calls.hpp"
 
 #include <cstdint>
+#include <optional>
 
 namespace annulet::detail {
 
@@ -71,6 +73,7 @@ class uring_engine final : public engine {
   void queue_removal(watch& w) noexcept;
   void queue_cancel(watch& w) noexcept;
   void queue_wake_read() noexcept;
+  void start_on_thread(request& r, const operation& what) noexcept;
   unsigned reap() noexcept;
   void complete(std::uint64_t data, int result, unsigned flags) noexcept;
   void complete_poll(watch& w, int result, bool more) noexcept;
@@ -88,6 +91,7 @@ class uring_engine final : public engine {
   unsigned look_before_last_ = 0;
   bool waited_ = false;  // since the last look
   int wake_fd_ = -1;
+  std::optional<threaded_calls> calls_;
   bool wake_read_queued_ = false;
   std::uint64_t reaped_ = 0;      // completions, ever
   std::uint64_t wake_count_ = 0;  // the kernel writes here until the wake read's last completion

@@ -300,6 +300,7 @@ TEST_CASE("dup2 from what is not open changes nothing, also where calls are in f
     CHECK(failure_of([&] { return annulet::dup2(unused_number(), number); }).error == EBADF);
     const auto* const state = annulet::detail::hub_core::current()->find_state(number);
     CHECK_FALSE(state->closing());
+    this_fiber::yield();  // whoever was told would go on now
     for (auto& reader : readers) {
       CHECK_FALSE(reader.done());
     }

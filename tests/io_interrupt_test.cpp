@@ -291,3 +291,14 @@ TEST_CASE("a deadline comes although every wake-up is in vain") {
     CHECK(gave_up);
   });
 }
+
+TEST_CASE("the address that accept was to fill in is empty where the deadline came first") {
+  const hub home;
+  const auto listener = make_tcp_listener();
+  for (const int flags : {O_NONBLOCK, 0}) {
+    require_ok(::fcntl(listener.socket.get(), F_SETFL, flags), "fcntl");
+    annulet::socket_address peer(loopback(1));
+    CHECK(passes_deadline([&] { (void)annulet::accept(listener.socket.get(), peer, 1ms); }));
+    CHECK(peer.size() == 0);
+  }
+}

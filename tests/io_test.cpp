@@ -375,3 +375,17 @@ TEST_CASE("a call that always finds something lets the other fibers run") {
     other.join();
   });
 }
+
+TEST_CASE("writev of nothing transfers nothing, and write of nothing sends an empty datagram, as for Linux") {
+  const hub home;
+  const auto [mine, peer] = make_socket_pair(SOCK_DGRAM);
+  char none = 0;
+  const iovec empty{&none, 0};
+  CHECK(annulet::writev(mine.get(), {&empty, 1}) == 0);
+  CHECK(revents_of(peer.get(), POLLIN) == 0);
+  CHECK(annulet::write(mine.get(), {&none, 0}) == 0);
+  CHECK(revents_of(peer.get(), POLLIN) == POLLIN);
+  const auto [stream, other] = make_tcp_pair();
+  require_ok(::shutdown(stream.get(), SHUT_WR), "shutdown");
+  CHECK(annulet::writev(stream.get(), {&empty, 1}) == 0);
+}

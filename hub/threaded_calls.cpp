@@ -1,0 +1,51 @@
+#include "threaded_calls.hpp"
+
+#include <cerrno>
+
+namespace annulet::detail {
+
+bool threaded_calls::submit(threaded_call& call) noexcept {
+  if (!pool_) {
+    pool_.emplace(wake_fd_);
+  }
+  if (!pool_->submit(call, call.how_urgent())) {
+    finish(call, io_result(-ENOMEM));
+    return false;
+  }
+  ++submitted_;
+  return call.submitted = true;
+}
+
+// One that is urgent has a thread, if only on its way: it has its look, as a deadline in the past wants it,
+// and is interrupted when that has begun.
+void threaded_calls::cancel(threaded_call& call) noexcept {
+  if (call.how_urgent() == worker_pool::urgency::bounded && pool_->withdraw(call)) {
+    --submitted_;
+    finish(call, io_result(-ECANCELED));
+  } else {
+    pool_->interrupt(call);
+  }
+}
+
+std::size_t threaded_calls::collect() noexcept {
+  std::size_t count = 0;
+  while (submitted_ != 0) {
+    worker_pool::job* const ended = pool_->take_ended();
+    if (ended == nullptr) {
+      break;
+    }
+    auto& call = static_cast<threaded_call&>(*ended);
+    --submitted_;
+    ++count;
+    finish(call, call.result());
+  }
+  return count;
+}
+
+void threaded_calls::finish(threaded_call& call, io_result result) noexcept {
+  request& r = call.of();
+  delete &call;
+  r.complete(result);
+}
+
+}  // namespace annulet::detail

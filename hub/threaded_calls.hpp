@@ -1,0 +1,36 @@
+// The requests that an engine has threads carry out, and their way back to the hub's thread. Internal.
+#pragma once
+
+#include "threaded_call.hpp"
+#include "worker_pool.hpp"
+
+#include <cstddef>
+#include <optional>
+
+namespace annulet::detail {
+
+// For the hub's thread. The requests that are left must have been collected before it is destroyed.
+class threaded_calls {
+ public:
+  // `wake_fd`: an eventfd that is written to when a call has ended.
+  explicit threaded_calls(int wake_fd) noexcept : wake_fd_(wake_fd) {}
+
+  // From now on it is a thread's. False where there is none to be had: its request has completed, with
+  // ENOMEM.
+  bool submit(threaded_call& call) noexcept;
+  // One that waits for a thread completes as cancelled; one that a thread has is interrupted, if it waits.
+  void cancel(threaded_call& call) noexcept;
+  // Completes those that have ended. Returns how many.
+  std::size_t collect() noexcept;
+  [[nodiscard]] bool any() const noexcept { return submitted_ != 0; }
+
+  // Completes the request and forgets the call.
+  static void finish(threaded_call& call, io_result result) noexcept;
+
+ private:
+  const int wake_fd_;
+  std::size_t submitted_ = 0;
+  std::optional<worker_pool> pool_;  // when it is first needed
+};
+
+}  // namespace annulet::detail

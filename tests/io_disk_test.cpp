@@ -1,0 +1,91 @@
+// Files on disks, at their own position, and what only seems to be one.
+#include <annulet/hub/io.hpp>
+
+#include "support/apart.hpp"
+#include "support/io_calls.hpp"
+
+#include <doctest/doctest.h>
+
+#include <array>
+#include <cstdio>
+#include <string>
+#include <thread>
+
+#include <fcntl.h>
+#include <sys/stat.h>
+
+using namespace annulet::test;
+using annulet::hub;
+using annulet::spawn;
+namespace this_fiber = annulet::this_fiber;
+
+namespace {
+
+constexpr std::size_t rounds = 3000;
+constexpr std::size_t line_length = 100;
+
+std::size_t size_of(int fd) {
+  struct stat about {};
+  require_ok(::fstat(fd, &about), "fstat");
+  return static_cast<std::size_t>(about.st_size);
+}
+
+void write_lines(int fd, char letter) {
+  const std::string line(line_length, letter);
+  for (std::size_t i = 0; i < rounds; ++i) {
+    annulet::write_all(fd, line);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("two threads' hubs write to one file, and neither overwrites the other") {
+  const auto file = make_file();
+  const auto writer = [&](char letter) {
+    const hub home;
+    write_lines(file.get(), letter);
+  };
+  std::thread first(writer, 'a');
+  std::thread second(writer, 'b');
+  first.join();
+  second.join();
+  CHECK(size_of(file.get()) == 2 * rounds * line_length);
+}
+
+TEST_CASE("a fiber writes to a file and another prints to it, and neither overwrites the other") {
+  const hub home;
+  const auto file = make_file();
+  auto first = spawn(&write_lines, file.get(), 'a');
+  auto second = spawn([&] {
+    const std::string line(line_length, 'b');
+    for (std::size_t i = 0; i < rounds; ++i) {
+      require_ok(static_cast<int>(::write(file.get(), line.data(), line.size())), "write");
+      this_fiber::yield();
+    }
+  });
+  first.get();
+  second.get();
+  CHECK(size_of(file.get()) == 2 * rounds * line_length);
+}
+
+// It is a regular file, as stat(2) says, and a read of it waits until somebody traces something.
+TEST_CASE("a deadline and a kill end a read of a regular file behind which somebody has to act") {
+  constexpr const char* path = "/sys/kernel/tracing/trace_pipe";
+  const descriptor trace(::open(path, O_RDONLY | O_CLOEXEC));
+  if (trace.get() < 0) {
+    std::printf("note: skipped: %s cannot be opened here\n", path);
+    return;
+  }
+  const hub home;
+  std::array<char, 4096> room;
+  const auto read_on = [&](annulet::deadline until) {
+    for (;;) {
+      (void)annulet::read(trace.get(), room, until);  // what others trace meanwhile
+    }
+  };
+  CHECK(passes_deadline([&] { read_on(50ms); }));
+  auto reader = spawn_parked([&] { read_on(annulet::deadline::never()); });
+  this_fiber::sleep_for(10ms);
+  reader.kill();
+  CHECK(reader.join(limit));
+}

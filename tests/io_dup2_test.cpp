@@ -1,0 +1,166 @@
+// dup2 onto a number on which the kernel carries out calls, and what refuses it.
+#include <annulet/hub/hub_core.hpp>
+#include <annulet/hub/io.hpp>
+
+#include "support/apart.hpp"
+#include "support/io_calls.hpp"
+
+#include <doctest/doctest.h>
+
+#include <array>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include <sys/resource.h>
+#include <sys/stat.h>
+
+using namespace annulet::test;
+using annulet::hub;
+using annulet::spawn;
+namespace this_fiber = annulet::this_fiber;
+
+namespace {
+
+int read_error(int fd) {
+  std::array<char, 64> room;
+  return failure_of([&] { return annulet::read(fd, room, limit); }).error;
+}
+
+int dup2_error(int source, int target) {
+  return failure_of([&] { return annulet::dup2(source, target); }).error;
+}
+
+class lowered_limit {
+ public:
+  explicit lowered_limit(rlim_t numbers) {
+    ::getrlimit(RLIMIT_NOFILE, &before_);
+    rlimit low = before_;
+    low.rlim_cur = numbers;
+    require_ok(::setrlimit(RLIMIT_NOFILE, &low), "setrlimit");
+  }
+  ~lowered_limit() { ::setrlimit(RLIMIT_NOFILE, &before_); }
+  lowered_limit(const lowered_limit&) = delete;
+  lowered_limit& operator=(const lowered_limit&) = delete;
+
+ private:
+  rlimit before_{};
+};
+
+// All numbers that are free below a limit.
+std::vector<descriptor> use_up_numbers(int below) {
+  std::vector<descriptor> all;
+  for (int fd = 0; (fd = ::dup(STDERR_FILENO)) >= 0;) {
+    if (fd >= below) {
+      ::close(fd);
+      break;
+    }
+    all.emplace_back(fd);
+  }
+  return all;
+}
+
+}  // namespace
+
+TEST_CASE("dup2 needs no free number, also where a call is in flight on its target") {
+  const hub home;
+  const auto [master, slave] = make_pty();
+  const auto fresh = make_eventfd(7);
+  const int number = slave.get();
+  auto reader = spawn_parked([&] { return read_error(number); });
+  this_fiber::sleep_for(1ms);
+  int error = -1;
+  {
+    const lowered_limit low(64);
+    const auto all = use_up_numbers(64);
+    error = dup2_error(fresh.get(), number);
+  }
+  CHECK(error == 0);
+  CHECK(reader.get() == EBADF);
+  std::uint64_t count = 0;
+  CHECK(annulet::read(number, {reinterpret_cast<std::byte*>(&count), sizeof(count)}, limit) == sizeof(count));
+  CHECK(count == 7);
+}
+
+TEST_CASE("dup2 onto a number that was closed behind the hub's back, with a call in flight on it") {
+  const hub home;
+  auto [master, slave] = make_pty();
+  const auto fresh = make_eventfd();
+  const int number = slave.get();
+  const auto below = use_up_numbers(number);
+  auto reader = spawn_parked([&] { return read_error(number); });
+  this_fiber::sleep_for(1ms);
+  require_ok(::close(slave.release()), "close");
+  CHECK(dup2_error(fresh.get(), number) == 0);
+  const descriptor now(number);
+  CHECK(is_open(number));
+  CHECK(reader.get() == EBADF);
+}
+
+TEST_CASE("dup2 onto a number beyond the limit, which was lowered, changes nothing") {
+  const hub home;
+  const auto [master, slave] = make_pty();
+  const auto fresh = make_eventfd();
+  const descriptor high(require_ok(::dup2(slave.get(), 500), "dup2"));
+  auto reader = spawn_parked([&] { return read_error(high.get()); });
+  this_fiber::sleep_for(1ms);
+  int error = 0;
+  {
+    const lowered_limit low(100);
+    error = dup2_error(fresh.get(), high.get());
+    this_fiber::yield();  // whoever was told would go on now
+  }
+  CHECK(error == EBADF);
+  CHECK_FALSE(reader.done());
+  write_text(master.get(), "x\n");
+  CHECK(reader.get() == 0);
+}
+
+TEST_CASE("dup2 says EBADF where another fiber closes its source while it waits, and the target stays") {
+  const hub home;
+  const auto [master, slave] = make_pty();
+  auto [fresh, peer] = make_socket_pair();
+  const int number = slave.get();
+  auto reader = spawn_parked([&] { return read_error(number); });
+  this_fiber::sleep_for(1ms);
+  const int source = fresh.get();
+  auto first = spawn([&] { return dup2_error(source, number); });
+  auto second = spawn([&] {
+    annulet::close(fresh.release());
+    return make_eventfd(1);  // the number is another's at once
+  });
+  const auto other = second.get();
+  REQUIRE(other.get() == source);
+  CHECK(first.get() == EBADF);
+  CHECK(reader.get() == EBADF);
+  write_text(master.get(), "mine\n");
+  CHECK(read_some(number, limit) == "mine\n");
+}
+
+TEST_CASE("dup2 onto a number that another thread's open has reserved says EBUSY, as dup2(2)") {
+  const int status = run_apart(
+      [] {
+        const std::string path = "/tmp/annulet-fifo-" + std::to_string(::getpid());
+        require_ok(::mkfifo(path.c_str(), 0600), "mkfifo");
+        const int number = unused_number();
+        std::thread opener([&] { ::close(::open(path.c_str(), O_RDONLY)); });
+        while (::dup2(STDERR_FILENO, number) >= 0) {  // until it is in its open
+          ::close(number);
+          std::this_thread::yield();
+        }
+        const int plain = errno;
+        const int without_hub = dup2_error(STDERR_FILENO, number);
+        int with_hub = 0;
+        {
+          const hub home;
+          with_hub = dup2_error(STDERR_FILENO, number);
+        }
+        const descriptor writer(::open(path.c_str(), O_WRONLY | O_NONBLOCK));
+        opener.join();
+        ::unlink(path.c_str());
+        return plain == EBUSY && without_hub == EBUSY && with_hub == EBUSY ? 0 : 1;
+      },
+      10);
+  CHECK(status == 0);
+}
