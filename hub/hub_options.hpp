@@ -20,10 +20,8 @@ enum class ring_mode {
 // An engine that is named, here or by the environment, and refused is an error: std::system_error.
 enum class engine_choice {
   // What the environment variable ANNULET_ENGINE names, `uring` or `epoll`. Without it io_uring; and epoll
-  // where
-  // the kernel, a limit on memory or a seccomp filter refuses that, which hub::engine_report() then tells.
-  // That
-  // no descriptor is to be had (EMFILE, ENFILE) is an error all the same: either engine needs two.
+  // where the kernel, a limit on memory or a seccomp filter refuses that, as hub::engine_report() then tells.
+  // That no descriptor is to be had (EMFILE, ENFILE) is an error all the same: either engine needs two.
   automatic,
   uring,
   epoll,

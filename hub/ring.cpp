@@ -154,9 +154,13 @@ void ring::set_up(const hub_options& options, engine_info& info) {
     io_uring_params params{};
     params.flags = s.flags | IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP;
     params.cq_entries = options.cq_entries;
+    engine_info made{"io_uring", s.names, {}, {}, 0, 0};  // before there is a ring, for memory may run out
     const int error = -io_uring_queue_init_params(options.sq_entries, &ring_, &params);
     if (error == 0) {
-      info = {"io_uring", s.names, {}, std::move(info.refused), params.sq_entries, params.cq_entries};
+      made.refused = std::move(info.refused);
+      made.sq_entries = params.sq_entries;
+      made.cq_entries = params.cq_entries;
+      info = std::move(made);
       return;
     }
     if (error != EINVAL) {
