@@ -23,11 +23,11 @@ namespace annulet::detail {
 namespace {
 
 // They are told whether asked for or not.
-constexpr std::uint32_t unasked = EPOLLERR | EPOLLHUP;
+constexpr std::uint32_t always_told = EPOLLERR | EPOLLHUP;
 
 constexpr std::int64_t second = 1'000'000'000;
 
-const char* advice(int error) noexcept {
+const char* way_out(int error) noexcept {
   switch (error) {
     case EMFILE:
       return ": this process may open no more descriptors: raise RLIMIT_NOFILE";
@@ -40,7 +40,7 @@ const char* advice(int error) noexcept {
 
 [[noreturn]] void throw_refused(int error, const char* what) {
   throw std::system_error(error, std::generic_category(),
-                          std::string("annulet: hub: ") + what + advice(error));
+                          std::string("annulet: hub: ") + what + way_out(error));
 }
 
 }  // namespace
@@ -362,7 +362,7 @@ void epoll_engine::dispatch(const epoll_event& event) noexcept {
   for (std::uint32_t i = at.first; i != nobody;) {
     watch& w = *slots_[i].owner;
     i = slots_[i].next;
-    const std::uint32_t mask = event.events & (w.armed_ | unasked);
+    const std::uint32_t mask = event.events & (w.armed_ | always_told);
     if (mask != 0 && !planted(plant::lost_event)) {
       w.on_event(io_result(static_cast<int>(mask)));
     }

@@ -2,6 +2,7 @@
 #include "support/files.hpp"
 #include "support/probe_watch.hpp"
 #include "support/signals.hpp"
+#include "support/whole_hub.hpp"
 
 #include <annulet/hub/hub.hpp>
 #include <annulet/runtime/fiber.hpp>
@@ -54,6 +55,9 @@ void note_signal(int) {
 }  // namespace
 
 TEST_CASE("each ring mode comes up on this kernel, and the report says with which flags") {
+  if (!has_io_uring()) {
+    return;
+  }
   const std::array<names, 4> flags = {names{"SINGLE_ISSUER", "DEFER_TASKRUN", "TASKRUN_FLAG", "SUBMIT_ALL"},
                                       names{"COOP_TASKRUN", "TASKRUN_FLAG", "SUBMIT_ALL"},
                                       names{"SUBMIT_ALL"}, names{}};
@@ -74,6 +78,9 @@ TEST_CASE("each ring mode comes up on this kernel, and the report says with whic
 }
 
 TEST_CASE("the largest and the smallest queues are accepted") {
+  if (!has_io_uring()) {
+    return;
+  }
   for (const auto& [sq, cq] : {std::pair{1U, 2U}, std::pair{32768U, 65536U}}) {
     hub_options options;
     options.engine = engine_choice::uring;

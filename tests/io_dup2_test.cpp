@@ -8,6 +8,7 @@
 #include <doctest/doctest.h>
 
 #include <array>
+#include <atomic>
 #include <string>
 #include <thread>
 #include <utility>
@@ -15,6 +16,7 @@
 
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 
 using namespace annulet::test;
 using annulet::hub;
@@ -143,13 +145,27 @@ TEST_CASE("dup2 onto a number that another thread's open has reserved says EBUSY
       [] {
         const std::string path = "/tmp/annulet-fifo-" + std::to_string(::getpid());
         require_ok(::mkfifo(path.c_str(), 0600), "mkfifo");
-        const int number = unused_number();
-        std::thread opener([&] { ::close(::open(path.c_str(), O_RDONLY)); });
-        while (::dup2(STDERR_FILENO, number) >= 0) {  // until it is in its open
-          ::close(number);
+        std::atomic<pid_t> id{0};
+        std::atomic<bool> go{false};
+        std::thread opener([&] {
+          id = ::gettid();
+          go.wait(false);
+          ::close(::open(path.c_str(), O_RDONLY));
+        });
+        while (id == 0) {
           std::this_thread::yield();
         }
-        const int plain = errno;
+        const std::string its_call = "/proc/self/task/" + std::to_string(id) + "/syscall";
+        const descriptor call(require_ok(::open(its_call.c_str(), O_RDONLY), "open"));
+        const int number = unused_number();
+        go = true;
+        go.notify_one();
+        // Until it waits in its open, which has the number then.
+        const std::string waits = std::to_string(SYS_openat) + " ";
+        for (std::array<char, 8> text{}; !std::string(text.data()).starts_with(waits);) {
+          (void)!::pread(call.get(), text.data(), waits.size(), 0);
+        }
+        const int plain = ::dup2(STDERR_FILENO, number) < 0 ? errno : 0;
         const int without_hub = dup2_error(STDERR_FILENO, number);
         int with_hub = 0;
         {
