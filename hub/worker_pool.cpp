@@ -9,14 +9,28 @@
 
 namespace annulet::detail {
 
+namespace {
+
+// Of the job that this thread runs. Real-time signals queue, and the queue is all the user's processes'
+// together: so there is no second one before the first has been taken.
+constinit thread_local std::atomic<bool>* interrupting = nullptr;
+
+// It has nothing to do but to end a system call.
+void take_signal(int) {
+  if (interrupting != nullptr) {
+    interrupting->store(false, std::memory_order_relaxed);
+  }
+}
+
+}  // namespace
+
 int interrupting_signal() noexcept {
   static const int number = [] {
     for (int candidate = SIGRTMAX; candidate >= SIGRTMIN; --candidate) {
       struct sigaction now {};
       if (sigaction(candidate, nullptr, &now) == 0 && now.sa_handler == SIG_DFL) {
-        // It has nothing to do but to end a system call: so it is not to be restarted.
-        struct sigaction ours {};
-        ours.sa_handler = [](int) {};
+        struct sigaction ours {};  // without SA_RESTART
+        ours.sa_handler = take_signal;
         sigaction(candidate, &ours, nullptr);
         return candidate;
       }
@@ -75,8 +89,10 @@ bool worker_pool::withdraw(job& j) noexcept {
 // Under the lock, so that the thread is at this job still, and no signal is left for the next.
 void worker_pool::interrupt(job& j) noexcept {
   const std::unique_lock lock(mutex_);
-  if (j.running_ && interrupting_signal() != 0) {
-    pthread_kill(j.thread_, interrupting_signal());
+  if (j.running_ && interrupting_signal() != 0 &&
+      !j.interrupting_.exchange(true, std::memory_order_relaxed) &&
+      pthread_kill(j.thread_, interrupting_signal()) != 0) {
+    j.interrupting_.store(false, std::memory_order_relaxed);  // the queue is full: next time
   }
 }
 
@@ -158,15 +174,17 @@ void worker_pool::perform(job& j, std::unique_lock<std::mutex>& lock) noexcept {
   j.queued_ = false;
   j.running_ = true;
   j.thread_ = pthread_self();
+  interrupting = &j.interrupting_;
   lock.unlock();
-  sigset_t interrupting;
-  sigemptyset(&interrupting);
+  sigset_t only;
+  sigemptyset(&only);
   if (interrupting_signal() != 0) {
-    sigaddset(&interrupting, interrupting_signal());
+    sigaddset(&only, interrupting_signal());
   }
-  pthread_sigmask(SIG_UNBLOCK, &interrupting, nullptr);
+  pthread_sigmask(SIG_UNBLOCK, &only, nullptr);
   j.run();
-  pthread_sigmask(SIG_BLOCK, &interrupting, nullptr);
+  pthread_sigmask(SIG_BLOCK, &only, nullptr);
+  interrupting = nullptr;
   lock.lock();
   j.running_ = false;
   if (j.how_ == urgency::bounded) {

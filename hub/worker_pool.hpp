@@ -12,6 +12,7 @@
 
 #include <annulet/runtime/intrusive_list.hpp>
 
+#include <atomic>
 #include <condition_variable>
 #include <cstddef>
 #include <list>
@@ -39,7 +40,8 @@ class worker_pool {
     urgency how_ = urgency::bounded;
     bool queued_ = false;
     bool running_ = false;
-    pthread_t thread_{};  // while it runs
+    pthread_t thread_{};                     // while it runs
+    std::atomic<bool> interrupting_{false};  // a signal is on its way to it
   };
 
   // `wake_fd`: an eventfd that is written to when a job has ended.
@@ -56,7 +58,7 @@ class worker_pool {
   // True where it had not begun: it is not run.
   [[nodiscard]] bool withdraw(job& j) noexcept;
   // Ends what it waits for in the kernel with EINTR, if it waits. To be repeated until it has ended: it may
-  // be just about to wait.
+  // be just about to wait. The signals of repetitions do not pile up, however long it takes none.
   void interrupt(job& j) noexcept;
   // One that has ended, or null.
   [[nodiscard]] job* take_ended() noexcept;

@@ -10,6 +10,8 @@
 #include <atomic>
 #include <cerrno>
 #include <chrono>
+#include <csignal>
+#include <cstdint>
 #include <filesystem>
 #include <functional>
 #include <memory>
@@ -108,6 +110,17 @@ struct crowd {
   pipe_pair gate = make_pipe(O_CLOEXEC);
   std::vector<std::unique_ptr<job>> jobs;
 };
+
+// As often as it can.
+const worker_pool::job* interrupt_until_one_ends(worker_pool& pool, job& j) {
+  const worker_pool::job* ended = nullptr;
+  wait_until([&] {
+    pool.interrupt(j);
+    ended = pool.take_ended();
+    return ended != nullptr;
+  });
+  return ended;
+}
 
 constexpr std::size_t bound = 4;
 
@@ -211,17 +224,36 @@ TEST_CASE("an interruption that is repeated ends any wait, with EINTR") {
     crowd one(here.pool, 1, urgency::urgent);
     while (round % 2 == 1 && !one.jobs[0]->begun) {
     }
-    const worker_pool::job* ended = nullptr;
-    // Whoever repeats it waits in between: without that the lock is hardly ever free for the thread.
-    for (int times = 0; ended == nullptr; ++times) {
-      REQUIRE(times < 100'000);
-      here.pool.interrupt(*one.jobs[0]);
-      ended = here.pool.take_ended();
-      std::this_thread::sleep_for(std::chrono::microseconds(10));
-    }
-    CHECK(ended == one.jobs[0].get());
+    CHECK(interrupt_until_one_ends(here.pool, *one.jobs[0]) == one.jobs[0].get());
     REQUIRE(one.jobs[0]->result == -EINTR);
   }
+}
+
+TEST_CASE("interruptions of what cannot be interrupted do not pile up, and one is there when it can be") {
+  pool_and_bell here;
+  const auto gate = make_pipe(O_CLOEXEC);
+  std::atomic<bool> go{false};
+  job deaf([&] {
+    sigset_t all;
+    sigset_t before;
+    sigfillset(&all);
+    ::pthread_sigmask(SIG_SETMASK, &all, &before);
+    while (!go) {
+      std::this_thread::yield();
+    }
+    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    return read_once(gate.reader.get());
+  });
+  REQUIRE(here.pool.submit(deaf, urgency::urgent));
+  wait_until([&] { return deaf.begun.load(); });
+  const std::uint64_t before = proc_value("/proc/self/status", "SigQ");
+  for (int times = 0; times < 10'000; ++times) {
+    here.pool.interrupt(deaf);
+  }
+  CHECK(proc_value("/proc/self/status", "SigQ") <= before + 100);  // other processes have a part in it
+  go = true;
+  CHECK(interrupt_until_one_ends(here.pool, deaf) == &deaf);
+  CHECK(deaf.result == -EINTR);
 }
 
 TEST_CASE("what is done before the interruption comes is delivered") {
@@ -248,11 +280,7 @@ TEST_CASE("an interruption that comes too late for its job strikes no other") {
   for (int round = 0; round < 2'000; ++round) {
     job quick([] { return 1; });
     REQUIRE(here.pool.submit(quick, urgency::urgent));
-    const worker_pool::job* ended = nullptr;
-    while (ended == nullptr) {
-      here.pool.interrupt(quick);
-      ended = here.pool.take_ended();
-    }
+    CHECK(interrupt_until_one_ends(here.pool, quick) == &quick);
     crowd next(here.pool, 1, urgency::urgent);
     here.pool.interrupt(quick);  // it is not running
     while (!next.jobs[0]->begun) {
