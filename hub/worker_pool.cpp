@@ -11,27 +11,29 @@ namespace annulet::detail {
 
 namespace {
 
-// Of the job that this thread runs. Real-time signals queue, and the queue is all the user's processes'
-// together: so there is no second one before the first has been taken.
-constinit thread_local std::atomic<bool>* interrupting = nullptr;
-
-// It has nothing to do but to end a system call.
-void take_signal(int) {
-  if (interrupting != nullptr) {
-    interrupting->store(false, std::memory_order_relaxed);
+// Whether nobody handles it, and it is ours from now on.
+bool take_over(int signal) noexcept {
+  struct sigaction now {};
+  if (sigaction(signal, nullptr, &now) != 0 || now.sa_handler != SIG_DFL) {
+    return false;
   }
+  // It has nothing to do but to end a system call: so it is not to be restarted.
+  struct sigaction ours {};
+  ours.sa_handler = [](int) {};
+  return sigaction(signal, &ours, nullptr) == 0;
 }
 
 }  // namespace
 
 int interrupting_signal() noexcept {
   static const int number = [] {
+#ifdef SIGSTKFLT
+    if (take_over(SIGSTKFLT)) {
+      return SIGSTKFLT;
+    }
+#endif
     for (int candidate = SIGRTMAX; candidate >= SIGRTMIN; --candidate) {
-      struct sigaction now {};
-      if (sigaction(candidate, nullptr, &now) == 0 && now.sa_handler == SIG_DFL) {
-        struct sigaction ours {};  // without SA_RESTART
-        ours.sa_handler = take_signal;
-        sigaction(candidate, &ours, nullptr);
+      if (take_over(candidate)) {
         return candidate;
       }
     }
@@ -89,10 +91,8 @@ bool worker_pool::withdraw(job& j) noexcept {
 // Under the lock, so that the thread is at this job still, and no signal is left for the next.
 void worker_pool::interrupt(job& j) noexcept {
   const std::unique_lock lock(mutex_);
-  if (j.running_ && interrupting_signal() != 0 &&
-      !j.interrupting_.exchange(true, std::memory_order_relaxed) &&
-      pthread_kill(j.thread_, interrupting_signal()) != 0) {
-    j.interrupting_.store(false, std::memory_order_relaxed);  // the queue is full: next time
+  if (j.running_ && interrupting_signal() != 0) {
+    pthread_kill(j.thread_, interrupting_signal());
   }
 }
 
@@ -174,17 +174,15 @@ void worker_pool::perform(job& j, std::unique_lock<std::mutex>& lock) noexcept {
   j.queued_ = false;
   j.running_ = true;
   j.thread_ = pthread_self();
-  interrupting = &j.interrupting_;
   lock.unlock();
-  sigset_t only;
-  sigemptyset(&only);
+  sigset_t interrupting;
+  sigemptyset(&interrupting);
   if (interrupting_signal() != 0) {
-    sigaddset(&only, interrupting_signal());
+    sigaddset(&interrupting, interrupting_signal());
   }
-  pthread_sigmask(SIG_UNBLOCK, &only, nullptr);
+  pthread_sigmask(SIG_UNBLOCK, &interrupting, nullptr);
   j.run();
-  pthread_sigmask(SIG_BLOCK, &only, nullptr);
-  interrupting = nullptr;
+  pthread_sigmask(SIG_BLOCK, &interrupting, nullptr);
   lock.lock();
   j.running_ = false;
   if (j.how_ == urgency::bounded) {

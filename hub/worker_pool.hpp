@@ -12,7 +12,6 @@
 
 #include <annulet/runtime/intrusive_list.hpp>
 
-#include <atomic>
 #include <condition_variable>
 #include <cstddef>
 #include <list>
@@ -40,8 +39,7 @@ class worker_pool {
     urgency how_ = urgency::bounded;
     bool queued_ = false;
     bool running_ = false;
-    pthread_t thread_{};                     // while it runs
-    std::atomic<bool> interrupting_{false};  // a signal is on its way to it
+    pthread_t thread_{};  // while it runs
   };
 
   // `wake_fd`: an eventfd that is written to when a job has ended.
@@ -91,7 +89,9 @@ class worker_pool {
   bool over_ = false;
 };
 
-// The signal that interrupts: a real-time one that nobody handled when it was first needed, the highest such.
+// The signal that interrupts: one that nobody handled when it was first needed. SIGSTKFLT, which Linux itself
+// never sends, and which is pending once however often it is sent; else the highest such real-time signal.
+// Those queue, in a queue that all processes of the user share.
 [[nodiscard]] int interrupting_signal() noexcept;
 
 }  // namespace annulet::detail
