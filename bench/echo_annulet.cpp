@@ -1,6 +1,5 @@
 // `echo` on annulet: a fiber a connection, in blocking style. The subject writes with write_all, as a server
-// does that wants nothing lost; the same with send, and on the other
-// engine, is printed beside it.
+// does that wants nothing lost; the same with send, and on the other engine, is printed beside it.
 #include <annulet/hub/descriptor.hpp>
 #include <annulet/runtime/event.hpp>
 #include <annulet/runtime/fiber.hpp>

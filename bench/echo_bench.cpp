@@ -5,9 +5,8 @@
 // The subject is annulet with a fiber a connection, in blocking style. It is held against raw epoll, in both
 // ways, raw liburing, by poll requests and by RECV and SEND requests, libuv, libevent, Boost.Asio with
 // callbacks and with stackful coroutines, and a thread a connection. Annulet on its other engine is held
-// against raw epoll too. The server has one processor, the client
-// (echo_client.hpp) the other. What counts is the processor time of the server's process, for on two
-// processors it is the client that is busy first.
+// against raw epoll too. The server has one processor, the client (echo_client.hpp) the other. What counts is
+// the processor time of the server's process, for on two processors it is the client that is busy first.
 //
 // Saturated, every connection has always one message under way; paced, messages come at half the rate that
 // level-triggered epoll has just reached, and the client spins; streaming, 4 connections have 32 messages of

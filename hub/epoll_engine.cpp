@@ -351,7 +351,7 @@ unsigned epoll_engine::fetch(std::optional<std::int64_t> nanoseconds) noexcept {
 void epoll_engine::dispatch(const epoll_event& event) noexcept {
   ++told_;
   if (event.data.u64 == wake_data) {
-    (void)calls_->collect();
+    calls_->collect();
     return;
   }
   const entry& at = entries_[static_cast<std::uint32_t>(event.data.u64)];

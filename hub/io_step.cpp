@@ -126,9 +126,7 @@ io_step::outcome file_transfer::attempt_otherwise() noexcept {
   if (vectors_.size() > IOV_MAX) {
     return done(io_result(-EINVAL));  // as read and write have it; on sockets the calls below say EMSGSIZE
   }
-  const bool may_be_socket =
-      kind_ == file_kind::tcp_socket || kind_ == file_kind::socket || kind_ == file_kind::unknown;
-  return may_be_socket ? after_socket(on_socket()) : on_file();
+  return may_be_socket() ? after_socket(on_socket()) : on_file();
 }
 
 io_result file_transfer::on_socket() const noexcept {

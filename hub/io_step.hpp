@@ -95,6 +95,9 @@ class file_transfer final : public io_step {
 
  private:
   [[nodiscard]] static std::size_t total(std::span<const iovec> vectors) noexcept;
+  [[nodiscard]] bool may_be_socket() const noexcept {
+    return kind_ == file_kind::tcp_socket || kind_ == file_kind::socket || kind_ == file_kind::unknown;
+  }
   [[nodiscard]] io_result on_socket() const noexcept;
   outcome after_socket(io_result moved) noexcept;
   outcome attempt_otherwise() noexcept;
@@ -165,9 +168,7 @@ inline std::size_t file_transfer::total(std::span<const iovec> vectors) noexcept
 
 // One buffer and a socket, as it seems: less for the kernel to read and check than a message.
 [[gnu::always_inline]] inline io_step::outcome file_transfer::attempt() noexcept {
-  const bool plain = vectors_.size() == 1 && !about().out_of_turn;
-  if (!plain ||
-      (kind_ != file_kind::tcp_socket && kind_ != file_kind::socket && kind_ != file_kind::unknown)) {
+  if (!may_be_socket() || vectors_.size() != 1 || about().out_of_turn) {
     return attempt_otherwise();
   }
   const iovec& all = vectors_[0];

@@ -27,19 +27,16 @@ void threaded_calls::cancel(threaded_call& call) noexcept {
   }
 }
 
-std::size_t threaded_calls::collect() noexcept {
-  std::size_t count = 0;
+void threaded_calls::collect() noexcept {
   while (submitted_ != 0) {
     worker_pool::job* const ended = pool_->take_ended();
     if (ended == nullptr) {
-      break;
+      return;
     }
     auto& call = static_cast<threaded_call&>(*ended);
     --submitted_;
-    ++count;
     finish(call, call.result());
   }
-  return count;
 }
 
 void threaded_calls::finish(threaded_call& call, io_result result) noexcept {

@@ -20,9 +20,8 @@ class threaded_calls {
   bool submit(threaded_call& call) noexcept;
   // One that waits for a thread completes as cancelled; one that a thread has is interrupted, if it waits.
   void cancel(threaded_call& call) noexcept;
-  // Completes those that have ended. Returns how many.
-  std::size_t collect() noexcept;
-  [[nodiscard]] bool any() const noexcept { return submitted_ != 0; }
+  // Completes those that have ended. Costs nothing where none is under way.
+  void collect() noexcept;
 
   // Completes the request and forgets the call.
   static void finish(threaded_call& call, io_result result) noexcept;

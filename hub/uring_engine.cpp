@@ -26,7 +26,6 @@ uring_engine::uring_engine(const hub_options& options) : ring_(options, info_) {
 
 // The hub has detached every watch. What is left is the wake read, which points into this object.
 uring_engine::~uring_engine() {
-  calls_.reset();
   if (wake_read_queued_) {
     io_uring_sqe& cancel = sqe();
     io_uring_prep_cancel64(&cancel, tag{kind::wake, 0, 0}.packed(), 0);
@@ -36,6 +35,7 @@ uring_engine::~uring_engine() {
       reap();
     }
   }
+  calls_.reset();
   (void)kernel(SYS_close, wake_fd_);
 }
 
@@ -242,9 +242,7 @@ void uring_engine::enter(Call&& call) noexcept {
 // --- the calls
 
 void uring_engine::look() noexcept {
-  if (calls_->any()) {
-    (void)calls_->collect();  // no wake read is queued where the hub does not wait
-  }
+  calls_->collect();  // no wake read is queued where the hub does not wait
   reap();
   if (!ring_.needs_enter() && changed_.empty() && !unsubmitted_) {
     return;
@@ -370,7 +368,7 @@ void uring_engine::complete(std::uint64_t data, int result, unsigned flags) noex
     check(result > 0 || result == -ECANCELED || result == -EINTR || result == -EAGAIN,
           "the hub's eventfd cannot be read");
     wake_read_queued_ = false;
-    (void)calls_->collect();
+    calls_->collect();
     return;
   }
   if (t.what == kind::nobody) {

@@ -1,10 +1,8 @@
 // Threads for calls that have no other way of not stopping the hub's thread. Internal.
 //
-//   kind      what for                            begins
-//   bounded   disks, computations                 when one of `bound` threads is free, first come first
-//   served urgent    calls that may wait for a peer       at once, beyond the bound if need be: a silent peer
-//   holds up
-//                                                  nobody else
+// - bounded jobs (disks, computations) begin first come first served, when one of `bound` threads is free;
+// - urgent ones (calls that may wait for a peer) begin at once, beyond the bound if need be: a silent peer
+//   holds up nobody else.
 //
 // A job is somewhere between submit and done in exactly one of these states: queued, running, ended. What a
 // running one waits for in the kernel can be cut short by a signal that is directed at its thread.

@@ -1,7 +1,6 @@
 // Files on disks, at their own position, and what only seems to be one.
 #include <annulet/hub/io.hpp>
 
-#include "support/apart.hpp"
 #include "support/io_calls.hpp"
 
 #include <doctest/doctest.h>
