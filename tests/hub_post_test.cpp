@@ -93,16 +93,18 @@ TEST_CASE("a hub that is awake is posted to without a write to its eventfd") {
     hub hub(options_for(mode));
     REQUIRE(wake_writes() == 0);
     int ran = 0;
+    event done;
     std::thread poster([&, handle = hub.handle()] {
       for (int i = 0; i < 1'000; ++i) {
         handle.post([&] { ++ran; });
       }
+      handle.post([&] { done.set(); });
     });
     poster.join();  // this fiber has not parked meanwhile
     CHECK(wake_writes() == 0);
     add_to_eventfd(this_hub().io().wake_fd());
     CHECK(wake_writes() == 1);  // so a write would have shown
-    this_fiber::sleep_for(1ms);
+    CHECK(done.wait(10s));
     CHECK(ran == 1'000);
   }
 }

@@ -3,6 +3,8 @@
 
 #include "files.hpp"
 
+#include <doctest/doctest.h>
+
 #include <csignal>
 #include <cstdint>
 #include <cstdio>
@@ -100,3 +102,15 @@ std::vector<syscall_counts> count_syscalls(Body&& body) {
 }
 
 }  // namespace annulet::test
+
+// So that a failed check says which calls there were: "2 of call 7, 1 of call 233".
+template <>
+struct doctest::StringMaker<annulet::test::syscall_counts> {
+  static String convert(const annulet::test::syscall_counts& counts) {
+    std::string words;
+    for (const auto& [number, count] : counts) {
+      words += (words.empty() ? "" : ", ") + std::to_string(count) + " of call " + std::to_string(number);
+    }
+    return words.empty() ? "none" : words.c_str();
+  }
+};
