@@ -4,6 +4,7 @@
 
 #include <annulet_plants.hpp>
 
+#include <cstddef>
 #include <stdexcept>
 #include <string>
 #include <system_error>
@@ -21,6 +22,10 @@ constexpr unsigned most_unseen = 4;
 
 void selector_impl::note(registration& r) noexcept {
   candidates_.put(r);
+  // What the caller will look at, key and data, while poll(2) is asked.
+  const auto* const record = reinterpret_cast<const std::byte*>(r.record().address());
+  __builtin_prefetch(record);
+  __builtin_prefetch(record + sizeof(key_record));
   if (parked_ != nullptr) {
     parked_->wake(wake_reason::ready);
   }
@@ -91,8 +96,7 @@ std::span<const ready_record> selector_impl::look(hub_core& hub) {
       hub.io().set_interest(r, r.interest());
       return !r.settled();  // it stays until it can be armed
     }
-    __builtin_prefetch(r.record().address());  // the caller's next step
-    ready_.push_back({&r.record(), events});   // add() made room
+    ready_.push_back({&r.record(), events});  // add() made room
     return true;
   });
   return ready_;
