@@ -46,6 +46,8 @@ class watch : public list_hook<fd_tag>, public list_hook<pending_tag> {
   [[nodiscard]] bool attached() const noexcept { return attached_; }
   // False while a request is being taken back: then it is armed anew only after that one's last completion.
   [[nodiscard]] bool armed() const noexcept { return state_ == state::armed; }
+  // The mask that the kernel has been given, or is given next; 0 while nothing is armed.
+  [[nodiscard]] std::uint16_t armed_for() const noexcept { return armed() ? armed_ : std::uint16_t{0}; }
   [[nodiscard]] bool settled() const noexcept { return state_ == state::idle || state_ == state::armed; }
 
  protected:

@@ -32,6 +32,7 @@ std::string number_text(int fd) { return "descriptor " + std::to_string(fd); }
 void registration::begin(const any_record& its_record) noexcept {
   (void)replace(its_record);
   unseen = 0;
+  told = false;
   error = 0;
   closed = false;
 }
@@ -91,6 +92,7 @@ void registration::leave_nest() noexcept {
 }
 
 void registration::on_event(io_result mask) noexcept {
+  told = true;
   // EBADF needs no further word: the descriptor was closed behind the hub's back, and poll(2) will say so.
   if (!mask.ok() && mask.error() != EBADF) {
     error = mask.error();

@@ -40,6 +40,11 @@ class alignas(64) registration final : public watch {
   [[nodiscard]] io_event events() const noexcept { return events_; }
   // What the watch has to be armed for.
   [[nodiscard]] std::uint16_t interest() const noexcept;
+  // The same, and what it is armed for without need: that is taken back only when an event has shown that it
+  // costs something. So who changes his mind to and fro tells the kernel once.
+  [[nodiscard]] std::uint16_t lasting_interest() const noexcept {
+    return static_cast<std::uint16_t>(interest() | (told ? 0 : armed_for()));
+  }
 
   // io_uring refuses to poll files with more than two wait queues (EINVAL). An epoll descriptor of its own
   // then watches the file, and the ring watches that: it is readable when the file is ready. Both return 0 or
@@ -57,6 +62,7 @@ class alignas(64) registration final : public watch {
   const std::uint32_t place;
   std::uint32_t candidate = none;  // where it stands among the candidates
   unsigned unseen = 0;             // events since a select asked about it
+  bool told = false;               // an event came since it was armed
   int error = 0;                   // with which its request was refused
   bool closed = false;             // through the hub: reported for all it asked, whoever has the number now
   bool named = false;              // while unregister_all checks its arguments

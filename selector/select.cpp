@@ -93,7 +93,8 @@ std::span<const ready_record> selector_impl::look(hub_core& hub) {
       events = r.events();
     }
     if (events == io_event::none) {
-      hub.io().set_interest(r, r.interest());
+      hub.io().set_interest(r, r.lasting_interest());
+      r.told = false;
       return !r.settled();  // it stays until it can be armed
     }
     ready_.push_back({&r.record(), events});  // add() made room

@@ -219,6 +219,50 @@ TEST_CASE(
   }
 }
 
+TEST_CASE(
+    "interest that goes to and fro is told to the kernel once, and cut back when it turns out to cost") {
+  auto parts = count_syscalls([](auto mark) {
+    steady_state s;
+    const int fd = s.pairs[1].first.get();
+    const int peer = s.pairs[1].second.get();
+    (void)fill(fd);
+    const auto to_and_fro = [&] {
+      s.sel.modify(fd, io_event::write);
+      s.sel.select(s.out, 0s);
+      s.sel.modify(fd, io_event::read);
+      s.sel.select(s.out, 0s);
+    };
+    to_and_fro();
+    mark();
+    for (unsigned i = 0; i < times; ++i) {
+      to_and_fro();
+    }
+    mark();
+    for (unsigned i = 0; i < times; ++i) {
+      (void)drain(peer);  // there is room, which nobody asks for now
+      s.sel.select(s.out, 0s);
+      if (!s.out.empty()) {
+        throw std::runtime_error("what was not asked for was reported");
+      }
+      (void)fill(fd);
+    }
+    mark();
+    (void)drain(peer);
+    s.sel.modify(fd, io_event::write);
+    s.sel.select(s.out, 0s);
+    s.found_it();
+    mark();
+  });
+  REQUIRE(parts.size() == 3);
+  const std::uint64_t waits = wait_call();
+  CHECK(parts[0][changes] == 0);
+  CHECK(parts[0][polls] == 2 * times);
+  CHECK(parts[0][waits] <= (on_epoll() ? 2 * times + breaths(2 * times) : 0));
+  CHECK(parts[1][changes] <= 1);
+  CHECK(parts[1][polls] <= 1);
+  CHECK(parts[1][waits] <= (on_epoll() ? times + breaths(times) + 1 : 2));
+}
+
 TEST_CASE("a key that is busy while nobody selects wakes the hub a few times and then no more") {
   auto parts = count_syscalls([](auto mark) {
     steady_state s;
