@@ -68,6 +68,10 @@ io_result plain_dup2(int source, int target) noexcept {
 // Replaces the file in one step or changes nothing. The watches hold the old one until they are let go, right
 // after. Parks where its SO_LINGER has the last close of it wait.
 io_result replace(hub_core& hub, fd_state* target, int source, int number) {
+  // First, for what is held gets the lowest free number, which may be the source's.
+  if (const io_result open = kernel(SYS_fcntl, source, F_GETFD); !open.ok()) {
+    return open;
+  }
   const int lingering = hub.hold_if_lingering(number);
   if (target != nullptr) {
     hub.io().before_replacing(number);

@@ -89,6 +89,19 @@ TEST_CASE("dup2 onto a connection that lingers waits as a close of it does") {
   CHECK(seen.longest_stop < 500ms);
 }
 
+TEST_CASE("dup2 from what is not open, onto a connection that lingers, is EBADF and changes nothing") {
+  const hub home;
+  const auto [mine, peer] = make_tcp_pair();
+  set_linger(mine.get(), 5);
+  const int lowest = require_ok(::dup(STDERR_FILENO), "dup");  // what the next duplicate gets
+  ::close(lowest);
+  const failure refused = failure_of([&] { return annulet::dup2(lowest, mine.get()); });
+  CHECK(refused.error == EBADF);
+  CHECK_FALSE(is_open(lowest));
+  CHECK(annulet::write(peer.get(), "x"sv) == 1);
+  CHECK(read_some(mine.get(), limit) == "x");
+}
+
 TEST_CASE("what could linger and has nothing to wait for is as closed as anything when close returns") {
   const hub home;
   for (int round = 0; round < 1000; ++round) {
