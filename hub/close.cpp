@@ -40,24 +40,6 @@ namespace detail {
 
 namespace {
 
-// Ends the requests on the target. A worker thread of the kernel's may look a request's file up only when it
-// begins, so they have to be over before the file is replaced. What would refuse the call is asked first, for
-// those who wait are told. Returns the errno: EBADF also where another fiber has closed the source meanwhile.
-int end_requests(hub_core& hub, fd_state& target, int source) {
-  rlimit numbers{};
-  ::getrlimit(RLIMIT_NOFILE, &numbers);
-  if (static_cast<rlim_t>(target.number()) >= numbers.rlim_cur) {
-    return EBADF;
-  }
-  if (const io_result open = kernel(SYS_fcntl, source, F_GETFD); !open.ok()) {
-    return open.error();
-  }
-  const fd_state& from = hub.state_of(source);
-  const std::uint32_t incarnation = from.incarnation();
-  hub.prepare_close_and_wait(target);
-  return from.incarnation() == incarnation ? 0 : EBADF;
-}
-
 io_result plain_dup2(int source, int target) noexcept {
   if (source == target) {
     return kernel(SYS_fcntl, source, F_GETFD);
@@ -72,6 +54,7 @@ io_result replace(hub_core& hub, fd_state* target, int source, int number) {
   if (const io_result open = kernel(SYS_fcntl, source, F_GETFD); !open.ok()) {
     return open;
   }
+  hub.io().flush_changes();  // what is asked of the old file is not to be asked of the new one
   const int lingering = hub.hold_if_lingering(number);
   if (target != nullptr) {
     hub.io().before_replacing(number);
@@ -82,8 +65,36 @@ io_result replace(hub_core& hub, fd_state* target, int source, int number) {
   } else if (made.ok() && target != nullptr) {
     target->was_closed();
   }
-  if (lingering >= 0) {
+  if (lingering >= 0 && made.ok()) {
     hub.close_lingering(lingering);
+  } else if (lingering >= 0) {
+    (void)close_file(lingering);  // the target has the file still
+  }
+  return made;
+}
+
+// For a target with requests. A worker thread of the kernel's may look a request's file up only when it
+// begins, so they have to be over before the file is replaced. What would refuse the call is asked first, for
+// those whose requests end are told. Nothing else is: the call may yet fail.
+io_result replace_after_requests(hub_core& hub, fd_state& target, int source) {
+  rlimit numbers{};
+  ::getrlimit(RLIMIT_NOFILE, &numbers);
+  if (static_cast<rlim_t>(target.number()) >= numbers.rlim_cur) {
+    return io_result(-EBADF);
+  }
+  if (const io_result open = kernel(SYS_fcntl, source, F_GETFD); !open.ok()) {
+    return open;
+  }
+  const fd_state& from = hub.state_of(source);
+  const std::uint32_t closes = from.closes();
+  target.call_off_requests();
+  target.await_requests();
+  const bool orphaned = target.orphaned();  // the owner has gone, and left the number to us
+  target.end_closing();
+  const io_result made = from.closes() == closes ? replace(hub, &target, source, target.number())
+                                                 : io_result(-EBADF);  // the number may be another's
+  if (!made.ok() && orphaned) {
+    (void)hub.close_number(target.number());
   }
   return made;
 }
@@ -97,14 +108,9 @@ io_result dup2_on(hub_core& hub, int source, int target) {
   if (source == target) {
     return plain_dup2(source, target);
   }
-  hub.io().flush_changes();  // what is asked of the old file is not to be asked of the new one
   fd_state* const file = hub.find_state(target);
-  if (file != nullptr && file->has_requests()) {
-    if (const int error = end_requests(hub, *file, source); error != 0) {
-      return io_result(-error);
-    }
-  }
-  return replace(hub, file, source, target);
+  return file != nullptr && file->has_requests() ? replace_after_requests(hub, *file, source)
+                                                 : replace(hub, file, source, target);
 }
 
 }  // namespace

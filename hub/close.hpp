@@ -21,10 +21,13 @@ namespace [[gnu::visibility("default")]] annulet {
 void close(int fd);
 
 // Makes `target` refer to the file of `source`, as dup2(2); returns target. Whoever watched target learns
-// that it was closed. Where both are the same nothing happens. Parks as close does; until it returns, target
-// says EBADF to calls of other fibers. Throws std::system_error (EBADF and the others of dup2(2)), and has
-// then changed nothing, except where another fiber closes the source while this one is parked: then target is
-// as it was, and those who waited for it have been told all the same.
+// that it was closed, and who owned it does not any more. Where both are the same nothing happens.
+// Parks as close does. While calls that the kernel carries out on target have to end, target says EBADF to
+// other fibers, close and release among them; while the old file lingers, target is the new one already.
+// Throws std::system_error (EBADF and the others of dup2(2)), and has then changed nothing. That may be after
+// it was parked, where another fiber has closed the source meanwhile (to release it is no close): then target
+// is as it was, selectors and its owner have it still, and calls that the kernel carried out, or would have
+// meanwhile, are all that has ended, with EBADF. None of them has transferred anything, or it says how much.
 int dup2(int source, int target);
 
 }  // namespace annulet

@@ -51,8 +51,9 @@ void descriptor::drop() noexcept {
     return;  // closed by its number, which may be another's
   }
   if (hub != nullptr) {
+    const bool awaited = file_->closing();  // by a dup2 onto it, which will see to the number
     hub->prepare_close(*file_);
-    if (file_->has_requests()) {
+    if (awaited || file_->has_requests()) {
       file_->close_after_requests();
       return;
     }
@@ -94,23 +95,28 @@ descriptor detail::adopt_new(hub_core& hub, int fd, file_kind kind) {
   }
 }
 
-// Owns nothing any more, whatever comes of the rest.
+// Owns nothing any more, whatever comes of the rest. While a dup2 onto it waits nothing is given up: it may
+// fail.
 descriptor::given_up descriptor::give_up(const char* call) {
   if (fd_ < 0) {
     detail::throw_io_error(EBADF, call, fd_);
   }
   detail::hub_core& hub = detail::hub_core::of(*link_, call);
+  const bool closed = file_->incarnation() != incarnation_;  // by its number
+  if (!closed && file_->closing()) {
+    detail::throw_io_error(EBADF, call, fd_);
+  }
   const int fd = std::exchange(fd_, -1);
   const auto link = std::move(link_);
-  if (file_->incarnation() != incarnation_) {
-    detail::throw_io_error(EBADF, call, fd);  // it was closed by its number
+  if (closed) {
+    detail::throw_io_error(EBADF, call, fd);
   }
   return {hub, *file_, fd};
 }
 
 int descriptor::release() {
   const given_up own = give_up("descriptor::release");
-  own.file.begin_closing();  // selectors go on watching it
+  own.file.begin_release();  // selectors go on watching it
   own.file.await_requests();
   own.file.end_closing();
   return own.fd;

@@ -67,6 +67,8 @@ class descriptor {
   // kernel holds none of them any more. Throws EBADF where there is nothing to give up.
   [[nodiscard]] int release();
   // annulet::close for it. Throws EBADF where there is nothing to close.
+  // While a dup2 onto its number is parked, release and close throw EBADF, and it stays the owner; where the
+  // destructor comes then, the file is closed whatever becomes of the dup2.
   void close();
 
   // The number, or -1. It stays this object's.

@@ -100,8 +100,12 @@ void fd_state::tell(lane& l) noexcept {
 // --- closing
 
 void fd_state::begin_closing() noexcept {
+  ++closes_;
+  begin_release();
+}
+
+void fd_state::begin_release() noexcept {
   ++incarnation_;
-  closing_ = true;
   owned_ = false;
   kind_ = file_kind::unknown;
   hung_up_ = false;
@@ -115,8 +119,13 @@ void fd_state::begin_closing() noexcept {
       l.line.front().wake(wake_reason::closed);
     }
   }
-  requests_.for_each([](request& r) { r.disturb(); });
+  call_off_requests();
   disarm();
+}
+
+void fd_state::call_off_requests() noexcept {
+  closing_ = true;
+  requests_.for_each([](request& r) { r.disturb(); });
 }
 
 void fd_state::await_requests() {

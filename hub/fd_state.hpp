@@ -64,11 +64,22 @@ class alignas(64) fd_state final : public watch {
   // Ends the incarnation: all that wait in calls are told, calls answer EBADF, and the watch is let go.
   void begin_closing() noexcept;
   // The same where nobody waits, and the number is closed already.
-  void was_closed() noexcept { ++incarnation_; }
+  void was_closed() noexcept {
+    ++incarnation_;
+    ++closes_;
+  }
+  // As begin_closing, for a file that stays open under its number.
+  void begin_release() noexcept;
+  // How often the number was closed, or given another file. A release is none.
+  [[nodiscard]] std::uint32_t closes() const noexcept { return closes_; }
+  // Ends no incarnation: an owner stays one, and who waits for an event or in line goes on. But the requests
+  // are called off, none begins until end_closing, and their calls answer EBADF, as all new ones do.
+  void call_off_requests() noexcept;
   // Until the kernel holds no request of the closed one any more. Nothing interrupts it.
   void await_requests();
-  // The same for a destructor, which does not wait: the last request closes the number.
+  // The same for a destructor, which does not wait: the last request closes the number, or who awaits it.
   void close_after_requests() noexcept { orphaned_ = true; }
+  [[nodiscard]] bool orphaned() const noexcept { return orphaned_; }
   [[nodiscard]] bool has_requests() const noexcept { return !requests_.empty(); }
   void end_closing() noexcept { closing_ = orphaned_ = false; }
 
@@ -107,6 +118,7 @@ class alignas(64) fd_state final : public watch {
   std::array<lane, 2> lanes_;
   intrusive_list<request> requests_;
   waiter* closer_ = nullptr;
+  std::uint32_t closes_ = 0;
 };
 
 }  // namespace annulet::detail

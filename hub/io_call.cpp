@@ -25,9 +25,8 @@ io_call::io_call(const file_ref& file, direction d, const char* name)
       incarnation_(file_ == nullptr ? 0 : file_->incarnation()),
       direction_(d),
       owner_asks_(file.owner_ != nullptr) {
-  const bool closed =
-      owner_asks_ ? incarnation_ != file.owner_->incarnation_ : file_ != nullptr && file_->closing();
-  if (closed) [[unlikely]] {
+  const bool lost = owner_asks_ && incarnation_ != file.owner_->incarnation_;
+  if (lost || (file_ != nullptr && file_->closing())) [[unlikely]] {
     throw_io_error(EBADF, name, fd_);
   }
   if (hub_.fibers().due_to_breathe(1)) [[unlikely]] {

@@ -63,6 +63,9 @@ std::optional<io_result> io_call::perform(const operation& what, deadline until)
   scheduler& fibers = hub_.fibers();
   for (;;) {
     fibers.throw_if_interrupted();
+    if (file_->closing()) {  // a dup2 onto it waits until no request is left
+      throw_closed();
+    }
     request r;
     file_->requests_.push_back(r);
     hub_.io().start(r, what);

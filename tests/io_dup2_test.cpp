@@ -20,6 +20,7 @@
 
 using namespace annulet::test;
 using annulet::hub;
+using annulet::io_event;
 using annulet::spawn;
 namespace this_fiber = annulet::this_fiber;
 
@@ -138,6 +139,141 @@ TEST_CASE("dup2 says EBADF where another fiber closes its source while it waits,
   CHECK(reader.get() == EBADF);
   write_text(master.get(), "mine\n");
   CHECK(read_some(number, limit) == "mine\n");
+}
+
+namespace {
+
+// A blocking tty with an owner, a fiber in its read, and a dup2 onto it that waits for that to end.
+struct waiting_dup2 {
+  pty_pair tty = make_pty();
+  socket_pair fresh = make_socket_pair();
+  annulet::descriptor owner = adopt(std::move(tty.slave));
+  const int number = owner.fileno();
+  const int source = fresh.first.get();
+  annulet::selector sel;
+  annulet::fiber<int> reader = spawn_parked([this] {
+    std::array<char, 64> room;
+    return failure_of([&] { return owner.read(room, limit); }).error;
+  });
+
+  // Gives what the dup2 said, after what was done as soon as it was parked.
+  template <class Body>
+  int run(Body&& meanwhile) {
+    sel.register_(number, io_event::read);
+    this_fiber::sleep_for(1ms);
+    auto waiting = spawn([this] { return dup2_error(source, number); });
+    auto doing = spawn([&] {
+      REQUIRE_FALSE(waiting.done());
+      meanwhile();
+    });
+    doing.get();
+    const int error = waiting.get();
+    CHECK(reader.get() == EBADF);
+    return error;
+  }
+  void check_that_owner_has_it() {
+    CHECK(look(sel).empty());
+    auto selecting = park_in_select(sel);
+    auto next = spawn_parked([this] { return read_some(owner, limit); });
+    CHECK_FALSE(selecting.done());
+    write_text(tty.master.get(), "mine");
+    CHECK(next.get() == "mine");
+    write_text(tty.master.get(), "too");
+    CHECK(selecting.get() == (event_map{{number, io_event::read}}));
+    CHECK(read_some(owner, limit) == "too");
+    sel.unregister(number);
+    owner = {};
+    CHECK_FALSE(is_open(number));
+  }
+};
+
+}  // namespace
+
+TEST_CASE("a dup2 that fails after it has waited leaves the target to its owner and its selectors") {
+  const hub home;
+  SUBCASE("the source was closed") {
+    waiting_dup2 it;
+    CHECK(it.run([&] { annulet::close(it.fresh.first.release()); }) == EBADF);
+    it.check_that_owner_has_it();
+  }
+  SUBCASE("the source was closed by its owner") {
+    waiting_dup2 it;
+    auto source = adopt(std::move(it.fresh.first));
+    CHECK(it.run([&] { source = {}; }) == EBADF);
+    it.check_that_owner_has_it();
+  }
+  SUBCASE("the source was replaced") {
+    waiting_dup2 it;
+    CHECK(it.run([&] { annulet::dup2(it.fresh.second.get(), it.source); }) == EBADF);
+    it.check_that_owner_has_it();
+  }
+  SUBCASE("the source was closed behind the hub's back") {
+    waiting_dup2 it;
+    CHECK(it.run([&] { it.fresh.first.close(); }) == EBADF);
+    it.check_that_owner_has_it();
+  }
+}
+
+TEST_CASE("while dup2 waits the target says EBADF, and its owner stays one where the dup2 fails") {
+  const hub home;
+  waiting_dup2 it;
+  const int error = it.run([&] {
+    CHECK(failure_of([&] { return read_some(it.owner, 0s); }).error == EBADF);
+    CHECK(failure_of([&] { return it.owner.release(); }).error == EBADF);
+    CHECK(failure_of([&] { return it.owner.close(), 0; }).error == EBADF);
+    CHECK(failure_of([&] { return annulet::close(it.number), 0; }).error == EBADF);
+    CHECK(dup2_error(it.fresh.second.get(), it.number) == EBADF);
+    annulet::close(it.fresh.first.release());
+  });
+  CHECK(error == EBADF);
+  it.check_that_owner_has_it();
+}
+
+TEST_CASE("a reader in line behind one that a dup2 has ended reads on where the dup2 fails") {
+  const hub home;
+  waiting_dup2 it;
+  auto second = spawn_parked([&] { return read_some(it.owner, limit); });
+  CHECK(it.run([&] { annulet::close(it.fresh.first.release()); }) == EBADF);
+  this_fiber::sleep_for(1ms);
+  CHECK_FALSE(second.done());
+  write_text(it.tty.master.get(), "mine");
+  CHECK(second.get() == "mine");
+  it.check_that_owner_has_it();
+}
+
+TEST_CASE("dup2 takes no harm where its source is released while it waits, and then takes the target") {
+  const hub home;
+  waiting_dup2 it;
+  auto source = adopt(std::move(it.fresh.first));
+  descriptor kept;
+  CHECK(it.run([&] { kept = descriptor(source.release()); }) == 0);
+  const descriptor target(it.number);
+  CHECK(look(it.sel) == (event_map{{it.number, io_event::read}}));  // closed, as poll(2) has it
+  CHECK(failure_of([&] { return read_some(it.owner); }).error == EBADF);
+  it.owner = {};
+  write_text(it.fresh.second.get(), "mine");
+  CHECK(read_some(it.number, limit) == "mine");
+}
+
+TEST_CASE("an owner that is destroyed while a dup2 onto it waits leaves nothing open but what dup2 makes") {
+  const hub home;
+  waiting_dup2 it;
+  SUBCASE("the dup2 fails") {
+    const int error = it.run([&] {
+      it.owner = {};
+      annulet::close(it.fresh.first.release());
+    });
+    CHECK(error == EBADF);
+    CHECK_FALSE(is_open(it.number));
+  }
+  SUBCASE("the dup2 succeeds") {
+    CHECK(it.run([&] { it.owner = {}; }) == 0);
+    const descriptor target(it.number);
+    write_text(it.fresh.second.get(), "mine");
+    CHECK(read_some(it.number, limit) == "mine");
+  }
+  CHECK(look(it.sel) == (event_map{{it.number, io_event::read}}));
+  CHECK((revents_of(it.tty.master.get(), POLLIN) & POLLHUP) != 0);
 }
 
 TEST_CASE("dup2 onto a number that another thread's open has reserved says EBUSY, as dup2(2)") {
