@@ -131,9 +131,8 @@ void fd_state::call_off_requests() noexcept {
 void fd_state::await_requests() {
   while (!requests_.empty()) {
     waiter ended(hub_.fibers().running());
-    closer_ = &ended;
+    closers_.push_back(ended);
     (void)hub_.fibers().park_uninterrupted(ended, deadline::never(), wakers::outside);
-    closer_ = nullptr;
   }
 }
 
@@ -141,11 +140,12 @@ void fd_state::request_ended() noexcept {
   if (!requests_.empty()) {
     return;
   }
-  if (closer_ != nullptr) {
-    closer_->wake(wake_reason::ready);
-  } else if (std::exchange(orphaned_, false)) {
+  if (closers_.empty() && std::exchange(orphaned_, false)) {
     closing_ = false;
     (void)kernel(SYS_close, number_);
+  }
+  while (!closers_.empty()) {
+    closers_.front().wake(wake_reason::ready);
   }
 }
 

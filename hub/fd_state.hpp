@@ -117,7 +117,7 @@ class alignas(64) fd_state final : public watch {
   bool hung_up_ = false;  // a hang-up or an error was seen: reads go on to the end
   std::array<lane, 2> lanes_;
   intrusive_list<request> requests_;
-  waiter* closer_ = nullptr;
+  waiter_list closers_;
   std::uint32_t closes_ = 0;
 };
 
