@@ -7,13 +7,19 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <new>
 #include <system_error>
 #include <utility>
 
 #include <sys/eventfd.h>
 
 namespace annulet::detail {
+
+namespace {
+
+// How long every enter may be refused as if for a moment: a kernel short of memory recovers, a filter never.
+constexpr std::int64_t patience = 5'000'000'000;
+
+}  // namespace
 
 uring_engine::uring_engine(const hub_options& options) : ring_(options, info_) {
   // Blocking: a read of a non-blocking one may complete with EAGAIN.
@@ -156,60 +162,6 @@ void uring_engine::queue_cancel(watch& w) noexcept {
   w.state_ = watch::state::cancelling;
 }
 
-void uring_engine::start(request& r, const operation& what) noexcept {
-  if (what.what == operation::call::close || what.on_disk) {
-    start_on_thread(r, what);
-    return;
-  }
-  io_uring_sqe& entry = sqe();
-  constexpr auto own_position = static_cast<std::uint64_t>(-1);
-  switch (what.what) {
-    case operation::call::readv:
-      io_uring_prep_readv(&entry, what.fd, what.vectors, what.vector_count, own_position);
-      break;
-    case operation::call::writev:
-      io_uring_prep_writev(&entry, what.fd, what.vectors, what.vector_count, own_position);
-      break;
-    case operation::call::accept:
-      io_uring_prep_accept(&entry, what.fd, what.address, what.address_size, what.flags);
-      break;
-    case operation::call::connect:
-      io_uring_prep_connect(&entry, what.fd, what.address, *what.address_size);
-      break;
-    case operation::call::close:
-      break;
-  }
-  if (what.by_worker) {
-    entry.flags |= IOSQE_ASYNC;
-  }
-  io_uring_sqe_set_data64(&entry, tag_of(r));
-  unsubmitted_ = true;
-}
-
-void uring_engine::start_on_thread(request& r, const operation& what) noexcept {
-  auto* const call = new (std::nothrow) threaded_call(r, what, nullptr);
-  r.carrier = call;
-  if (call == nullptr) {
-    r.complete(io_result(-ENOMEM));
-  } else {
-    (void)calls_->submit(*call);
-  }
-}
-
-void uring_engine::cancel(request& r) noexcept {
-  if (r.carrier != nullptr) {
-    calls_->cancel(*static_cast<threaded_call*>(r.carrier));
-    return;
-  }
-  io_uring_sqe& entry = sqe();
-  io_uring_prep_cancel64(&entry, tag_of(r), 0);
-  io_uring_sqe_set_data64(&entry, tag{kind::nobody, 0, 0}.packed());
-  if (ring_.can_skip_success()) {
-    entry.flags |= IOSQE_CQE_SKIP_SUCCESS;
-  }
-  unsubmitted_ = true;
-}
-
 void uring_engine::queue_wake_read() noexcept {
   io_uring_sqe& entry = sqe();
   io_uring_prep_read(&entry, wake_fd_, &wake_count_, sizeof(wake_count_), 0);
@@ -222,8 +174,15 @@ void uring_engine::judge(int error) noexcept {
     case 0:
     case EINTR:  // signal handlers have run
     case ETIME:
-    case EAGAIN:
-    case EBUSY:  // reap, and try again
+      refused_since_ = 0;
+      return;
+    case EAGAIN:  // no memory just now
+    case EBUSY:   // reap, and try again
+      if (refused_since_ == 0) {
+        refused_since_ = clock_now();
+      } else if (clock_now() - refused_since_ > patience) {
+        fail(words_on_lost_ring(error));
+      }
       return;
     case EBADR:
       fail("io_uring_enter: completions were lost (EBADR)");

@@ -80,7 +80,7 @@ class uring_engine final : public engine {
   void complete_update(watch& w, int result) noexcept;
   void complete_removal(watch& w, int result) noexcept;
   // Whether an enter's errno is one after which the loop just goes on; ends the process for the others.
-  static void judge(int error) noexcept;
+  void judge(int error) noexcept;
 
   engine_info info_;
   ring ring_;
@@ -93,8 +93,9 @@ class uring_engine final : public engine {
   int wake_fd_ = -1;
   std::optional<threaded_calls> calls_;
   bool wake_read_queued_ = false;
-  std::uint64_t reaped_ = 0;      // completions, ever
-  std::uint64_t wake_count_ = 0;  // the kernel writes here until the wake read's last completion
+  std::uint64_t reaped_ = 0;        // completions, ever
+  std::int64_t refused_since_ = 0;  // enters, all of them, as if for a moment; 0: the last one worked
+  std::uint64_t wake_count_ = 0;    // the kernel writes here until the wake read's last completion
 };
 
 }  // namespace annulet::detail

@@ -278,6 +278,27 @@ void reads() {
 
 void ends() {}  // the hub's own end
 
+void check_words_on_refusal(void (*doing)(), int error) {
+  const auto end = in_child(
+      [=] {
+        hub_options options;
+        options.engine = engine_choice::uring;
+        hub home(options);
+        if (!everything_works(home)) {
+          return false;
+        }
+        refuse({SCMP_SYS(io_uring_enter)}, error);
+        doing();
+        return true;
+      },
+      15);
+  CAPTURE(end.said);
+  CHECK(end.signal == SIGABRT);
+  CHECK(end.says(std::string("annulet: hub: io_uring_enter: ") + ::strerrorname_np(error) + " (" +
+                 std::strerror(error) + "): the ring"));
+  CHECK(end.says("ANNULET_ENGINE=epoll"));
+}
+
 }  // namespace
 
 TEST_CASE("a ring that is refused while it serves ends the process with words, and no call hangs") {
@@ -286,25 +307,17 @@ TEST_CASE("a ring that is refused while it serves ends the process with words, a
   }
   for (void (*const doing)() : {sleeps, selects, lets_go, reads, ends}) {
     for (const int error : {EPERM, ENOSYS, ENOMEM}) {
-      const auto end = in_child(
-          [=] {
-            hub_options options;
-            options.engine = engine_choice::uring;
-            hub home(options);
-            if (!everything_works(home)) {
-              return false;
-            }
-            refuse({SCMP_SYS(io_uring_enter)}, error);
-            doing();
-            return true;
-          },
-          15);
-      CAPTURE(end.said);
-      CHECK(end.signal == SIGABRT);
-      CHECK(end.says(std::string("annulet: hub: io_uring_enter: ") + ::strerrorname_np(error) + " (" +
-                     std::strerror(error) + "): the ring"));
-      CHECK(end.says("ANNULET_ENGINE=epoll"));
+      check_words_on_refusal(doing, error);
     }
+  }
+}
+
+TEST_CASE("a ring that is refused again and again, as if for a moment, ends the process as well") {
+  if (!has_io_uring()) {
+    return;
+  }
+  for (void (*const doing)() : {sleeps, lets_go}) {
+    check_words_on_refusal(doing, EAGAIN);
   }
 }
 
