@@ -1,5 +1,6 @@
 #include "worker_pool.hpp"
 
+#include "interrupting_signal.hpp"
 #include "syscalls.hpp"
 
 #include <algorithm>
@@ -8,39 +9,6 @@
 #include <new>
 
 namespace annulet::detail {
-
-namespace {
-
-// Whether nobody handles it, and it is ours from now on.
-bool take_over(int signal) noexcept {
-  struct sigaction now {};
-  if (sigaction(signal, nullptr, &now) != 0 || now.sa_handler != SIG_DFL) {
-    return false;
-  }
-  // It has nothing to do but to end a system call: so it is not to be restarted.
-  struct sigaction ours {};
-  ours.sa_handler = [](int) {};
-  return sigaction(signal, &ours, nullptr) == 0;
-}
-
-}  // namespace
-
-int interrupting_signal() noexcept {
-  static const int number = [] {
-#ifdef SIGSTKFLT
-    if (take_over(SIGSTKFLT)) {
-      return SIGSTKFLT;
-    }
-#endif
-    for (int candidate = SIGRTMAX; candidate >= SIGRTMIN; --candidate) {
-      if (take_over(candidate)) {
-        return candidate;
-      }
-    }
-    return 0;  // the program handles them all: what waits then ends by itself
-  }();
-  return number;
-}
 
 worker_pool::~worker_pool() {
   std::unique_lock lock(mutex_);
@@ -56,6 +24,7 @@ worker_pool::~worker_pool() {
 }
 
 bool worker_pool::submit(job& j, urgency how) noexcept {
+  const int signal = choose_interrupting_signal();
   std::unique_lock lock(mutex_);
   bury(lock);
   const bool urgent = how == urgency::urgent;
@@ -65,6 +34,7 @@ bool worker_pool::submit(job& j, urgency how) noexcept {
     return false;  // else one that has a thread, or is about to, hands it on
   }
   j.how_ = how;
+  j.signal_ = signal;
   j.queued_ = true;
   (urgent ? urgent_ : bounded_).push_back(j);
   ++(urgent ? urgent_queued_ : bounded_queued_);
@@ -91,8 +61,9 @@ bool worker_pool::withdraw(job& j) noexcept {
 // Under the lock, so that the thread is at this job still, and no signal is left for the next.
 void worker_pool::interrupt(job& j) noexcept {
   const std::unique_lock lock(mutex_);
-  if (j.running_ && interrupting_signal() != 0) {
-    pthread_kill(j.thread_, interrupting_signal());
+  if (j.running_ && j.signal_ != 0) {
+    arm_interrupting_signal(j.signal_);
+    pthread_kill(j.thread_, j.signal_);
   }
 }
 
@@ -177,8 +148,8 @@ void worker_pool::perform(job& j, std::unique_lock<std::mutex>& lock) noexcept {
   lock.unlock();
   sigset_t interrupting;
   sigemptyset(&interrupting);
-  if (interrupting_signal() != 0) {
-    sigaddset(&interrupting, interrupting_signal());
+  if (j.signal_ != 0) {
+    sigaddset(&interrupting, j.signal_);
   }
   pthread_sigmask(SIG_UNBLOCK, &interrupting, nullptr);
   j.run();

@@ -37,6 +37,7 @@ class worker_pool {
     urgency how_ = urgency::bounded;
     bool queued_ = false;
     bool running_ = false;
+    int signal_ = 0;      // that interrupts it; 0 where there is none to be had
     pthread_t thread_{};  // while it runs
   };
 
@@ -86,10 +87,5 @@ class worker_pool {
   std::size_t idle_ = 0;
   bool over_ = false;
 };
-
-// The signal that interrupts: one that nobody handled when it was first needed. SIGSTKFLT, which Linux itself
-// never sends, and which is pending once however often it is sent; else the highest such real-time signal.
-// Those queue, in a queue that all processes of the user share.
-[[nodiscard]] int interrupting_signal() noexcept;
 
 }  // namespace annulet::detail

@@ -2,11 +2,13 @@
 // on a plain number that has ended leaves nothing behind in the kernel.
 #include <annulet/hub/io.hpp>
 
+#include "support/apart.hpp"
 #include "support/io_calls.hpp"
 
 #include <doctest/doctest.h>
 
 #include <array>
+#include <csignal>
 #include <cstdio>
 #include <functional>
 #include <string>
@@ -300,5 +302,25 @@ TEST_CASE("the address that accept was to fill in is empty where the deadline ca
     annulet::socket_address peer(loopback(1));
     CHECK(passes_deadline([&] { (void)annulet::accept(listener.socket.get(), peer, 1ms); }));
     CHECK(peer.size() == 0);
+  }
+}
+
+TEST_CASE("a deadline ends a call of a program that resets its signals, or ignores them, again and again") {
+  for (auto* const how : {SIG_DFL, SIG_IGN}) {
+    CHECK(run_apart([&] {
+            const hub home;
+            auto [master, slave] = make_pty();
+            for (int round = 0; round < 3; ++round) {
+              for (int signal = 1; signal < NSIG; ++signal) {
+                if (signal != SIGALRM && signal != SIGCHLD) {
+                  ::signal(signal, how);
+                }
+              }
+              if (!passes_deadline([&] { return annulet::read(slave.get(), room, 3ms); })) {
+                return 1;
+              }
+            }
+            return 0;
+          }) == 0);
   }
 }

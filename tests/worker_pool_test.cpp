@@ -290,3 +290,82 @@ TEST_CASE("an interruption that comes too late for its job strikes no other") {
     REQUIRE(next.jobs[0]->result == 1);
   }
 }
+
+namespace {
+
+const worker_pool::job* run_until_interrupted(pool_and_bell& here, job& j) {
+  REQUIRE(here.pool.submit(j, urgency::urgent));
+  wait_until([&] { return j.begun.load(); });
+  return interrupt_until_one_ends(here.pool, j);
+}
+
+// Whether an interruption ends a wait, in a child that uses its signals in some way.
+template <class Prepare>
+int interrupted_after(Prepare&& prepare) {
+  return run_apart([&] {
+    pool_and_bell here;
+    const auto gate = make_pipe(O_CLOEXEC);
+    for (int round = 0; round < 3; ++round) {
+      job j([&] { return read_once(gate.reader.get()); });
+      prepare(round);
+      if (run_until_interrupted(here, j) != &j || j.result != -EINTR) {
+        return 1;
+      }
+    }
+    return 0;
+  });
+}
+
+void give_all_signals(void (*handler)(int)) {
+  for (int signal = 1; signal < NSIG; ++signal) {
+    if (signal != SIGALRM && signal != SIGCHLD) {
+      ::signal(signal, handler);
+    }
+  }
+}
+
+}  // namespace
+
+TEST_CASE("a program that resets its signals, or ignores them, goes on, and what waits can be interrupted") {
+  CHECK(interrupted_after([](int) { give_all_signals(SIG_DFL); }) == 0);
+  CHECK(interrupted_after([](int) { give_all_signals(SIG_IGN); }) == 0);
+  CHECK(interrupted_after([](int) {
+          sigset_t all;
+          sigfillset(&all);
+          ::sigprocmask(SIG_BLOCK, &all, nullptr);
+        }) == 0);
+  // While it waits.
+  for (auto* const how : {SIG_DFL, SIG_IGN}) {
+    CHECK(run_apart([&] {
+            pool_and_bell here;
+            crowd one(here.pool, 1, urgency::urgent);
+            wait_until([&] { return one.begun() == 1; });
+            give_all_signals(how);
+            return interrupt_until_one_ends(here.pool, *one.jobs[0]) == one.jobs[0].get() ? 0 : 1;
+          }) == 0);
+  }
+}
+
+TEST_CASE("signals that a program handles, or takes from a descriptor, are not used to interrupt") {
+  CHECK(interrupted_after([](int round) {
+          const std::array<int, 3> ours{SIGURG, SIGSTKFLT, SIGRTMAX};
+          ::signal(ours.at(static_cast<std::size_t>(round)), [](int) { ::_exit(3); });
+        }) == 0);
+  CHECK(run_apart([] {
+          sigset_t urgent;
+          sigemptyset(&urgent);
+          sigaddset(&urgent, SIGURG);
+          ::sigprocmask(SIG_BLOCK, &urgent, nullptr);
+          pool_and_bell here;
+          const auto gate = make_pipe(O_CLOEXEC);
+          job j([&] {
+            ::kill(::getpid(), SIGURG);
+            return read_once(gate.reader.get());
+          });
+          if (run_until_interrupted(here, j) != &j) {
+            return 1;
+          }
+          const timespec none{};
+          return ::sigtimedwait(&urgent, nullptr, &none) == SIGURG ? 0 : 2;
+        }) == 0);
+}

@@ -1,0 +1,64 @@
+#include "interrupting_signal.hpp"
+
+#include <array>
+#include <csignal>
+
+namespace annulet::detail {
+
+namespace {
+
+constexpr std::array best_signals = {
+    SIGURG,
+#ifdef SIGSTKFLT
+    SIGSTKFLT,
+#endif
+};
+
+void do_nothing(int) {}
+
+// Whether nobody handles it.
+bool is_idle(const struct sigaction& now) noexcept {
+  return now.sa_handler == SIG_DFL || now.sa_handler == SIG_IGN;
+}
+
+bool is_free(int signal) noexcept {
+  struct sigaction now {};
+  return sigaction(signal, nullptr, &now) == 0 && (is_idle(now) || now.sa_handler == &do_nothing);
+}
+
+template <class Predicate>
+int first_signal(Predicate&& fits) noexcept {
+  for (const int signal : best_signals) {
+    if (fits(signal)) {
+      return signal;
+    }
+  }
+  for (int signal = SIGRTMAX; signal >= SIGRTMIN; --signal) {
+    if (fits(signal)) {
+      return signal;
+    }
+  }
+  return 0;
+}
+
+}  // namespace
+
+// A thread that blocks them all, as some programs have theirs do, uses none of them.
+int choose_interrupting_signal() noexcept {
+  sigset_t blocked;
+  pthread_sigmask(SIG_BLOCK, nullptr, &blocked);
+  const int best =
+      first_signal([&](int signal) { return sigismember(&blocked, signal) == 0 && is_free(signal); });
+  return best != 0 ? best : first_signal(&is_free);
+}
+
+void arm_interrupting_signal(int signal) noexcept {
+  struct sigaction now {};
+  if (sigaction(signal, nullptr, &now) == 0 && is_idle(now)) {
+    struct sigaction ours {};
+    ours.sa_handler = &do_nothing;
+    sigaction(signal, &ours, nullptr);
+  }
+}
+
+}  // namespace annulet::detail
