@@ -75,12 +75,9 @@ worker_pool::job* worker_pool::take_ended() noexcept {
 
 // --- the threads
 
+// Its stack is of the size that the program's threads have: the thread-local variables of all libraries are
+// taken out of it, and only what is touched costs memory.
 bool worker_pool::add_thread() noexcept {
-  pthread_attr_t attributes;
-  if (pthread_attr_init(&attributes) != 0) {
-    return false;
-  }
-  pthread_attr_setstacksize(&attributes, stack_size);
   // It begins with all signals blocked: they are for the program's own threads.
   sigset_t all;
   sigset_t before;
@@ -89,7 +86,7 @@ bool worker_pool::add_thread() noexcept {
   bool added = false;
   try {
     pthread_t& thread = alive_.emplace_back();
-    added = pthread_create(&thread, &attributes, &start, this) == 0;
+    added = pthread_create(&thread, nullptr, &start, this) == 0;
     if (added) {
       ++starting_;
     } else {
@@ -98,7 +95,6 @@ bool worker_pool::add_thread() noexcept {
   } catch (const std::bad_alloc&) {
   }
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  pthread_attr_destroy(&attributes);
   return added;
 }
 

@@ -62,7 +62,6 @@ class worker_pool {
 
  private:
   static constexpr std::size_t bound = 4;
-  static constexpr std::size_t stack_size = 128 * 1024;
 
   static void* start(void* pool) noexcept;
   void work() noexcept;

@@ -156,6 +156,26 @@ TEST_CASE("where no thread is to be had a job is refused, or waits for one that 
         }) == 0);
 }
 
+namespace {
+
+// As some programs have: each thread's come out of its stack.
+constexpr std::size_t large = 512 * 1024;
+thread_local std::array<char, large> large_variable{};
+
+}  // namespace
+
+TEST_CASE("threads are to be had however large the thread-local variables of the program are") {
+  pool_and_bell here;
+  large_variable.back() = 1;
+  job j([] {
+    large_variable.front() = 2;
+    return large_variable.back() == 0 ? 1 : 0;
+  });
+  REQUIRE(here.pool.submit(j, urgency::bounded));
+  CHECK(here.next_ended() == &j);
+  CHECK(j.result == 1);
+}
+
 TEST_CASE("four bounded jobs run at a time, the others in their order as these end") {
   pool_and_bell here;
   crowd all(here.pool, 10, urgency::bounded);
