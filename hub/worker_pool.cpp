@@ -6,14 +6,18 @@
 #include <algorithm>
 #include <csignal>
 #include <cstdint>
+#include <limits>
 #include <new>
+
+#include <linux/futex.h>
+#include <time.h>
 
 namespace annulet::detail {
 
 worker_pool::~worker_pool() {
   std::unique_lock lock(mutex_);
   over_ = true;
-  work_.notify_all();
+  ring(std::numeric_limits<int>::max());
   while (!alive_.empty() || !leaving_.empty()) {
     const pthread_t next = leaving_.empty() ? alive_.front() : leaving_.front();
     lock.unlock();
@@ -27,6 +31,7 @@ bool worker_pool::submit(job& j, urgency how) noexcept {
   const int signal = choose_interrupting_signal();
   std::unique_lock lock(mutex_);
   bury(lock);
+  discount_slow();
   const bool urgent = how == urgency::urgent;
   const bool begins_now = urgent || bounded_running_ + bounded_queued_ < bound;
   if (begins_now && !has_thread_for_one_more() && !add_thread() &&
@@ -38,7 +43,11 @@ bool worker_pool::submit(job& j, urgency how) noexcept {
   j.queued_ = true;
   (urgent ? urgent_ : bounded_).push_back(j);
   ++(urgent ? urgent_queued_ : bounded_queued_);
-  work_.notify_one();
+  if (begins_now) {
+    ring(1);
+  } else {
+    keep_watch();
+  }
   return true;
 }
 
@@ -111,9 +120,64 @@ worker_pool::job* worker_pool::next() noexcept {
   if (!bounded_.empty() && bounded_running_ < bound) {
     --bounded_queued_;
     ++bounded_running_;
-    return &bounded_.pop_front();
+    job& j = bounded_.pop_front();
+    j.counts_until_ = std::chrono::steady_clock::now() + patience_;
+    counted_.push_back(j);
+    return &j;
   }
   return nullptr;
+}
+
+void worker_pool::discount_slow() noexcept {
+  if (counted_.empty()) {
+    return;
+  }
+  const auto now = std::chrono::steady_clock::now();
+  while (!counted_.empty() && counted_.front().counts_until_ <= now) {
+    counted_.pop_front();
+    --bounded_running_;
+  }
+}
+
+// Where there are bounded jobs that have to wait, somebody looks after them. If no thread is to be had, those
+// that run do when they have ended.
+void worker_pool::keep_watch() noexcept {
+  if (bounded_.empty() || watching_ != 0 || starting_ != 0) {
+    return;  // who starts comes by here, or watches
+  }
+  if (idle_ != 0) {
+    ring(1);
+  } else {
+    (void)add_thread();
+  }
+}
+
+void worker_pool::ring(int how_many) noexcept {
+  news_.fetch_add(1, std::memory_order_relaxed);
+  if (idle_ != 0) {
+    (void)kernel(SYS_futex, &news_, FUTEX_WAKE_PRIVATE, how_many);
+  }
+}
+
+// Until there is news, or a job has run for so long that a queued one may begin.
+void worker_pool::idle(std::unique_lock<std::mutex>& lock) noexcept {
+  const std::uint32_t seen = news_.load(std::memory_order_relaxed);
+  const std::size_t watches = bounded_.empty() ? 0 : 1;  // else four run
+  timespec limit{};
+  if (watches != 0) {
+    const std::chrono::nanoseconds rest = counted_.front().counts_until_ - std::chrono::steady_clock::now();
+    constexpr std::int64_t second = 1'000'000'000;
+    const std::int64_t count = std::max<std::int64_t>(rest.count(), 0);
+    limit = {count / second, count % second};
+  }
+  ++idle_;
+  watching_ += watches;
+  lock.unlock();
+  (void)kernel(SYS_futex, &news_, FUTEX_WAIT_PRIVATE, seen, watches != 0 ? &limit : nullptr);
+  lock.lock();
+  --idle_;
+  watching_ -= watches;
+  discount_slow();
 }
 
 // As many threads as the bound are kept for the next jobs; those beyond it leave.
@@ -122,13 +186,12 @@ void worker_pool::work() noexcept {
   --starting_;
   for (;;) {
     if (job* const j = next()) {
+      keep_watch();
       perform(*j, lock);
-    } else if (over_ || idle_ >= bound) {
+    } else if (over_ || (idle_ >= bound && (bounded_.empty() || watching_ != 0))) {
       break;
     } else {
-      ++idle_;
-      work_.wait(lock);
-      --idle_;
+      idle(lock);
     }
   }
   const auto self =
@@ -152,7 +215,8 @@ void worker_pool::perform(job& j, std::unique_lock<std::mutex>& lock) noexcept {
   pthread_sigmask(SIG_BLOCK, &interrupting, nullptr);
   lock.lock();
   j.running_ = false;
-  if (j.how_ == urgency::bounded) {
+  if (j.linked()) {  // it still counts
+    j.unlink();
     --bounded_running_;
   }
   ended_.push_back(j);

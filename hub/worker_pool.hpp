@@ -1,17 +1,26 @@
 // Threads for calls that have no other way of not stopping the hub's thread. Internal.
 //
-// - bounded jobs (disks, computations) begin first come first served, when one of `bound` threads is free;
+// - bounded jobs (disks, computations) begin first come first served, when one of `bound` threads is free.
+// One
+//   that has run for long counts no more: it waits for somebody, as it seems (there are regular files behind
+//   which somebody has to act, and disks that never answer), and must not hold up the others;
 // - urgent ones (calls that may wait for a peer) begin at once, beyond the bound if need be: a silent peer
 //   holds up nobody else.
 //
 // A job is somewhere between submit and done in exactly one of these states: queued, running, ended. What a
 // running one waits for in the kernel can be cut short by a signal that is directed at its thread.
+//
+// While bounded jobs are queued a thread without a job looks after them: it sleeps until the first of those
+// that run has run for long, and begins the next. The first of the queued brings it along, and when it finds
+// something to do itself another takes its place.
 #pragma once
 
 #include <annulet/runtime/intrusive_list.hpp>
 
-#include <condition_variable>
+#include <atomic>
+#include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <list>
 #include <mutex>
 
@@ -39,10 +48,13 @@ class worker_pool {
     bool running_ = false;
     int signal_ = 0;      // that interrupts it; 0 where there is none to be had
     pthread_t thread_{};  // while it runs
+    std::chrono::steady_clock::time_point counts_until_;
   };
 
-  // `wake_fd`: an eventfd that is written to when a job has ended.
-  explicit worker_pool(int wake_fd) noexcept : wake_fd_(wake_fd) {}
+  // `wake_fd`: an eventfd that is written to when a job has ended. `patience`: how long a bounded job counts.
+  explicit worker_pool(int wake_fd,
+                       std::chrono::nanoseconds patience = std::chrono::milliseconds(100)) noexcept
+      : wake_fd_(wake_fd), patience_(patience) {}
   // No job may be left.
   ~worker_pool();
   worker_pool(const worker_pool&) = delete;
@@ -67,23 +79,32 @@ class worker_pool {
   void work() noexcept;
   [[nodiscard]] job* next() noexcept;
   void perform(job& j, std::unique_lock<std::mutex>& lock) noexcept;
+  void idle(std::unique_lock<std::mutex>& lock) noexcept;
+  void ring(int how_many) noexcept;
+  void discount_slow() noexcept;
+  void keep_watch() noexcept;
   [[nodiscard]] bool has_thread_for_one_more() const noexcept;
   [[nodiscard]] bool add_thread() noexcept;
   void bury(std::unique_lock<std::mutex>& lock) noexcept;
 
   const int wake_fd_;
+  const std::chrono::nanoseconds patience_;
   std::mutex mutex_;  // for all that follows
-  std::condition_variable work_;
+  // A futex, changed whenever there is news for those who idle. No condition variable: glibc's could lose a
+  // wake-up (its bug 25847), and a job would wait for ever.
+  std::atomic<std::uint32_t> news_{0};
   intrusive_list<job> urgent_;
   intrusive_list<job> bounded_;
+  intrusive_list<job> counted_;  // bounded ones that run, the first to have begun at the front
   intrusive_list<job> ended_;
   std::list<pthread_t> alive_;
   std::list<pthread_t> leaving_;  // to be joined
   std::size_t urgent_queued_ = 0;
   std::size_t bounded_queued_ = 0;
-  std::size_t bounded_running_ = 0;
-  std::size_t starting_ = 0;  // threads that have not looked for a job yet
+  std::size_t bounded_running_ = 0;  // and count
+  std::size_t starting_ = 0;         // threads that have not looked for a job yet
   std::size_t idle_ = 0;
+  std::size_t watching_ = 0;  // of those, and look after the queued
   bool over_ = false;
 };
 
