@@ -185,7 +185,8 @@ operation file_transfer::as_operation() noexcept {
           .vectors = vectors_.data(),
           .vector_count = static_cast<unsigned>(vectors_.size()),
           .by_worker = !is_disk(),
-          .on_disk = is_disk()};
+          .on_disk = is_disk(),
+          .file = identity_of(fd())};
 }
 
 // --- sockets
@@ -259,7 +260,8 @@ operation accept_step::as_operation() noexcept {
           .fd = fd(),
           .address = peer_ == nullptr ? nullptr : peer_->room(),
           .address_size = peer_ == nullptr ? nullptr : peer_->room_size(),
-          .flags = SOCK_CLOEXEC};
+          .flags = SOCK_CLOEXEC,
+          .file = identity_of(fd())};
 }
 
 io_step::outcome connect_step::attempt() noexcept {
@@ -300,7 +302,8 @@ operation connect_step::as_operation() noexcept {
   return {.what = operation::call::connect,
           .fd = fd(),
           .address = const_cast<sockaddr*>(peer_.data()),
-          .address_size = &size_};
+          .address_size = &size_,
+          .file = identity_of(fd())};
 }
 
 }  // namespace annulet::detail

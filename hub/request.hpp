@@ -2,12 +2,14 @@
 // non-blocking form. The frame is left only after `complete`, cancelled or not.
 #pragma once
 
+#include "file_identity.hpp"
 #include "io_result.hpp"
 
 #include <annulet/runtime/intrusive_list.hpp>
 #include <annulet/runtime/waiter.hpp>
 
 #include <cstdint>
+#include <optional>
 
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -27,6 +29,8 @@ struct operation {
   int flags = 0;           // accept4's
   bool by_worker = false;  // not by the ring itself, which would stop the thread: see io_step.cpp
   bool on_disk = false;    // readv, writev: it waits for no peer
+  // The one that is meant, where a thread makes the call later: the number may be another's by then.
+  std::optional<file_identity> file = std::nullopt;
 };
 
 // On its descriptor's list while the kernel has it. An engine calls complete(), once, from inside.

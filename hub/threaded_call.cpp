@@ -64,7 +64,10 @@ worker_pool::urgency threaded_call::how_urgent() const noexcept {
 // SO_SNDTIMEO limits the call, and no request in the ring. The connecting goes on behind it, and a second
 // call says how it has ended.
 io_result threaded_call::connect() const noexcept {
-  const auto call = [this] { return kernel(SYS_connect, what_.fd, what_.address, *what_.address_size); };
+  const auto call = [this] {
+    return finds_its_file() ? kernel(SYS_connect, what_.fd, what_.address, *what_.address_size)
+                            : io_result(-EBADF);
+  };
   const io_result made = call();
   if (made.error() != EINPROGRESS) {
     return made;
@@ -76,6 +79,10 @@ io_result threaded_call::connect() const noexcept {
 }
 
 void threaded_call::run() noexcept {
+  if (!finds_its_file()) {
+    result_ = io_result(-EBADF);
+    return;
+  }
   switch (what_.what) {
     case operation::call::readv:
       result_ = kernel(SYS_readv, what_.fd, what_.vectors, what_.vector_count);

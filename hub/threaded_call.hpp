@@ -2,6 +2,7 @@
 // is first waited for by a watch, where a watch can tell, so that a silent peer takes no thread. Internal.
 #pragma once
 
+#include "file_identity.hpp"
 #include "request.hpp"
 #include "watch.hpp"
 #include "worker_pool.hpp"
@@ -26,6 +27,8 @@ class threaded_call final : public watch, public worker_pool::job {
   [[nodiscard]] request& of() noexcept { return request_; }
   [[nodiscard]] io_result result() const noexcept { return result_; }
 
+  // EBADF where the number was closed behind the hub's back, and has another file by now, as far as that can
+  // be told (file_identity.hpp).
   void run() noexcept override;
   // Whatever it was: the call itself will tell.
   void on_event(io_result) noexcept override {
@@ -39,6 +42,9 @@ class threaded_call final : public watch, public worker_pool::job {
   bool submitted = false;  // the pool has it, or has had it
 
  private:
+  [[nodiscard]] bool finds_its_file() const noexcept {
+    return !what_.file || identity_of(what_.fd) == what_.file;
+  }
   [[nodiscard]] io_result connect() const noexcept;
 
   intrusive_list<worker_pool::job>* callable_;
