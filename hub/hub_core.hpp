@@ -1,6 +1,7 @@
 // The hub behind the public one: a scheduler, an engine, and the index of what is under watch. Internal.
 #pragma once
 
+#include "disk_transfers.hpp"
 #include "engine.hpp"
 #include "fd_state.hpp"
 #include "hub_link.hpp"
@@ -48,6 +49,9 @@ class hub_core final : public idle_source {
     return signals_[static_cast<std::size_t>(number)];
   }
 
+  // Of all calls that are under way.
+  [[nodiscard]] disk_transfers& transfers() noexcept { return transfers_; }
+
   // Puts a descriptor under watch. Throws std::bad_alloc, and has then changed nothing.
   void attach(watch& w, int fd);
   // Lets them go and takes them off. When it returns the kernel holds none of their files.
@@ -94,6 +98,7 @@ class hub_core final : public idle_source {
   scheduler scheduler_;
   std::unique_ptr<engine> engine_;
   std::vector<std::unique_ptr<fd_state>> by_fd_;
+  disk_transfers transfers_;
   watch_list closed_;              // their number is not theirs any more
   posted* undelivered_ = nullptr;  // taken from the inbox, and no memory yet for their fibers
   std::array<signal_use, NSIG> signals_{};

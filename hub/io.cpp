@@ -50,7 +50,7 @@ std::optional<std::size_t> count_if_any(io_call& call, Step&& step) {
 
 file_transfer transfer_of(const io_call& call, std::span<const iovec> vectors,
                           file_transfer::form how) noexcept {
-  return {call.fd(), call.way(), vectors, how, call.kind()};
+  return {call.fd(), call.way(), vectors, how, call.kind(), call.hub().transfers()};
 }
 
 iovec vector_of(mutable_buffer into) noexcept { return {into.data(), into.size()}; }

@@ -16,6 +16,7 @@ namespace annulet::detail {
 namespace {
 
 using std::chrono::milliseconds;
+using std::chrono::seconds;
 
 bool says_ready(const operation& what) noexcept {
   const bool writes = what.what == operation::call::writev;
@@ -68,10 +69,14 @@ std::optional<io_result> io_call::perform(const operation& what, deadline until)
     }
     request r;
     file_->requests_.push_back(r);
+    std::optional<disk_transfers::entry> on_disk;
+    if (what.on_disk) {
+      on_disk.emplace(hub_.transfers(), what.file);
+    }
     hub_.io().start(r, what);
-    // A disk waits for no peer: a transfer has its look, however long that takes. But there are file systems
-    // behind which somebody has to act.
-    wake_reason why = await_completion(r, what.on_disk && until.is_past() ? deadline::never() : until,
+    // A disk waits for no peer: a transfer has its look, however long that takes, for a disk takes notice of
+    // no interruption. But there are regular files behind which somebody has to act.
+    wake_reason why = await_completion(r, what.on_disk && until.is_past() ? deadline(seconds(1)) : until,
                                        &scheduler::park_and_tell);
     const bool by_thread = what.by_worker || what.what == operation::call::accept;
     if (why == wake_reason::timed_out && by_thread && says_ready(what)) {
@@ -80,6 +85,7 @@ std::optional<io_result> io_call::perform(const operation& what, deadline until)
     if (!r.done()) {
       call_off(r);
     }
+    on_disk.reset();
     r.unlink();
     file_->request_ended();
     const int error = r.result().error();

@@ -144,6 +144,9 @@ io_result file_transfer::on_socket() const noexcept {
 }
 
 io_step::outcome file_transfer::on_file() noexcept {
+  if (!others_.none() && is_disk() && others_.concern(identity_of(fd()))) {
+    return outcome::delegate;  // it would wait for the position's lock
+  }
   const io_result moved =
       way() == direction::writing ? write_without_waiting(fd(), vectors_) : uninterrupted([&] {
         return kernel(SYS_preadv2, fd(), vectors_.data(), vectors_.size(), own_position, own_position,

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "buffer.hpp"
+#include "disk_transfers.hpp"
 #include "fd_state.hpp"
 #include "message_flags.hpp"
 #include "request.hpp"
@@ -82,13 +83,15 @@ class file_transfer final : public io_step {
 
   // Of nothing: it is not waited for. Writes of datagrams are tried whatever there is room for: one may be
   // too long.
-  file_transfer(int fd, direction d, std::span<const iovec> vectors, form how, file_kind kind) noexcept
+  file_transfer(int fd, direction d, std::span<const iovec> vectors, form how, file_kind kind,
+                disk_transfers& others) noexcept
       : io_step(fd, d,
                 {.out_of_turn = total(vectors) == 0,
                  .asks_the_stream = kind != file_kind::socket || d == direction::reading}),
         vectors_(vectors),
         form_(how),
-        kind_(kind) {}
+        kind_(kind),
+        others_(others) {}
 
   outcome attempt() noexcept;
   [[nodiscard]] operation as_operation() noexcept;
@@ -107,6 +110,7 @@ class file_transfer final : public io_step {
   std::span<const iovec> vectors_;
   form form_;
   file_kind kind_;
+  disk_transfers& others_;
 };
 
 // recv, send, recvfrom, sendto.

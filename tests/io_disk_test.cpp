@@ -1,6 +1,8 @@
 // Files on disks, at their own position, and what only seems to be one.
 #include <annulet/hub/io.hpp>
 
+#include "support/blocking_files.hpp"
+#include "support/held_memory.hpp"
 #include "support/io_calls.hpp"
 
 #include <doctest/doctest.h>
@@ -9,6 +11,7 @@
 #include <cstdio>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -87,4 +90,66 @@ TEST_CASE("a deadline and a kill end a read of a regular file behind which someb
   this_fiber::sleep_for(10ms);
   reader.kill();
   CHECK(reader.join(limit));
+}
+
+namespace {
+
+// A file whose reads are always made by a thread.
+descriptor open_status() {
+  return descriptor(require_ok(::open("/proc/self/status", O_RDONLY | O_CLOEXEC), "open"));
+}
+
+// The fibers that read into the memory end, and so do the threads.
+template <class Fibers>
+void let_end(const held_memory& memory, Fibers& readers) {
+  memory.give();
+  for (auto& reader : readers) {
+    REQUIRE(reader.join(limit));
+    CHECK(reader.get() == memory.buffer().size());
+  }
+}
+
+}  // namespace
+
+TEST_CASE("while a disk transfer is under way, others of the same open file do not stop the thread") {
+  const held_memory memory;
+  if (!memory) {
+    return;
+  }
+  const hub home;
+  const descriptor file = open_status();
+  const descriptor duplicate(require_ok(::dup(file.get()), "dup"));
+  std::array readers{spawn_parked([&] { return annulet::read(file.get(), memory.buffer()); })};
+  this_fiber::sleep_for(50ms);  // its thread has the position's lock by then
+  std::thread giver([&] {
+    std::this_thread::sleep_for(1s);
+    memory.give();
+  });
+  const ticker clock;
+  auto writer = spawn([&] { return failure_of([&] { return annulet::write(file.get(), "x"sv); }).error; });
+  auto reader = spawn([&] { return read_some(duplicate.get()).size(); });
+  CHECK(writer.get() == EBADF);
+  CHECK(reader.get() > 0);
+  CHECK(clock.longest() < 500ms);
+  giver.join();
+  let_end(memory, readers);
+}
+
+TEST_CASE("disk transfers that do not end hold up no others, not even those whose deadline is in the past") {
+  const held_memory memory;
+  if (!memory) {
+    return;
+  }
+  const hub home;
+  const descriptor file = open_status();
+  std::array<descriptor, 6> files;
+  std::vector<annulet::fiber<std::size_t>> readers;
+  for (descriptor& each : files) {
+    each = open_status();
+    readers.push_back(spawn_parked([&] { return annulet::read(each.get(), memory.buffer()); }));
+  }
+  std::array<char, 64> room;
+  CHECK(annulet::try_read(file.get(), room).value_or(0) == room.size());
+  CHECK(annulet::read(file.get(), room, limit) == room.size());
+  let_end(memory, readers);
 }
