@@ -10,11 +10,12 @@
 
 #include <poll.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 namespace annulet::detail {
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(__ILP32__)
 
 // In place, so that no return stands behind the system call: the kernel's own returns leave the CPU no
 // memory of ours, and each of those that follow costs as much as a switch of fibers.
@@ -75,12 +76,14 @@ template <class Call>
 
 // What poll(2) says at this moment. Interrupted by a signal, it asks again.
 [[nodiscard]] inline io_result poll_now(std::span<pollfd> fds) noexcept {
-  for (;;) {
-    const io_result result = kernel(SYS_poll, fds.data(), fds.size(), 0);
-    if (result.error() != EINTR) {
-      return result;
-    }
-  }
+  return uninterrupted([&] {
+#if defined(SYS_poll)
+    return kernel(SYS_poll, fds.data(), fds.size(), 0);
+#else  // the newer architectures, arm64 and RISC-V among them
+    timespec none{};
+    return kernel(SYS_ppoll, fds.data(), fds.size(), &none, nullptr, 0);
+#endif
+  });
 }
 
 }  // namespace annulet::detail

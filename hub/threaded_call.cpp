@@ -3,6 +3,7 @@
 #include "syscalls.hpp"
 
 #include <cerrno>
+#include <cstddef>
 
 #include <fcntl.h>
 #include <poll.h>
@@ -73,8 +74,8 @@ io_result threaded_call::connect() const noexcept {
     return made;
   }
   pollfd socket{what_.fd, POLLOUT, 0};
-  constexpr long no_limit = -1;
-  const io_result over = kernel(SYS_poll, &socket, 1, no_limit);
+  constexpr std::nullptr_t no_limit = nullptr;
+  const io_result over = kernel(SYS_ppoll, &socket, 1, no_limit, nullptr, 0);
   return over.ok() ? call() : over;
 }
 
