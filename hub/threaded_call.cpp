@@ -2,12 +2,15 @@
 
 #include "syscalls.hpp"
 
+#include <array>
 #include <cerrno>
 #include <cstddef>
+#include <cstdio>
 
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 namespace annulet::detail {
 
@@ -77,6 +80,14 @@ io_result threaded_call::connect() const noexcept {
   constexpr std::nullptr_t no_limit = nullptr;
   const io_result over = kernel(SYS_ppoll, &socket, 1, no_limit, nullptr, 0);
   return over.ok() ? call() : over;
+}
+
+void threaded_call::report_stuck(pid_t thread) const noexcept {
+  constexpr std::array names{"readv", "writev", "accept", "connect", "close"};
+  std::fprintf(stderr, "annulet: %s(%d) has not ended, seconds after it was called off: %s %d\n",
+               names.at(static_cast<std::size_t>(what_.what)), what_.fd,
+               thread == 0 ? "no thread has it, and this one waits," : "it runs in thread",
+               thread == 0 ? ::gettid() : thread);
 }
 
 void threaded_call::run() noexcept {

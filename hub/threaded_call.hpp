@@ -39,7 +39,11 @@ class threaded_call final : public watch, public worker_pool::job {
   void on_close() noexcept override {}  // whoever waits for the request is told, and cancels it
   void on_hub_end() noexcept override {}
 
+  // On stderr, where it goes on although it was to end long ago. `thread`: whose it is; 0 where nobody's.
+  void report_stuck(pid_t thread) const noexcept;
+
   bool submitted = false;  // the pool has it, or has had it
+  unsigned interruptions = 0;
 
  private:
   [[nodiscard]] bool finds_its_file() const noexcept {

@@ -23,7 +23,11 @@ void threaded_calls::cancel(threaded_call& call) noexcept {
     --submitted_;
     finish(call, io_result(-ECANCELED));
   } else {
-    pool_->interrupt(call);
+    constexpr unsigned seconds_ago = 83;  // as io_call::call_off repeats it: five
+    const pid_t thread = pool_->interrupt(call);
+    if (++call.interruptions == seconds_ago) {
+      call.report_stuck(thread);
+    }
   }
 }
 

@@ -11,6 +11,7 @@
 
 #include <linux/futex.h>
 #include <time.h>
+#include <unistd.h>
 
 namespace annulet::detail {
 
@@ -68,12 +69,13 @@ bool worker_pool::withdraw(job& j) noexcept {
 }
 
 // Under the lock, so that the thread is at this job still, and no signal is left for the next.
-void worker_pool::interrupt(job& j) noexcept {
+pid_t worker_pool::interrupt(job& j) noexcept {
   const std::unique_lock lock(mutex_);
   if (j.running_ && j.signal_ != 0) {
     arm_interrupting_signal(j.signal_);
     pthread_kill(j.thread_, j.signal_);
   }
+  return j.running_ ? j.thread_number_ : 0;
 }
 
 worker_pool::job* worker_pool::take_ended() noexcept {
@@ -204,6 +206,7 @@ void worker_pool::perform(job& j, std::unique_lock<std::mutex>& lock) noexcept {
   j.queued_ = false;
   j.running_ = true;
   j.thread_ = pthread_self();
+  j.thread_number_ = ::gettid();
   lock.unlock();
   sigset_t interrupting;
   sigemptyset(&interrupting);

@@ -25,6 +25,7 @@
 #include <mutex>
 
 #include <pthread.h>
+#include <sys/types.h>
 
 namespace annulet::detail {
 
@@ -48,6 +49,7 @@ class worker_pool {
     bool running_ = false;
     int signal_ = 0;      // that interrupts it; 0 where there is none to be had
     pthread_t thread_{};  // while it runs
+    pid_t thread_number_ = 0;
     std::chrono::steady_clock::time_point counts_until_;
   };
 
@@ -67,8 +69,9 @@ class worker_pool {
   // True where it had not begun: it is not run.
   [[nodiscard]] bool withdraw(job& j) noexcept;
   // Ends what it waits for in the kernel with EINTR, if it waits. To be repeated until it has ended: it may
-  // be just about to wait. The signals of repetitions do not pile up, however long it takes none.
-  void interrupt(job& j) noexcept;
+  // be just about to wait. The signals of repetitions do not pile up, however long it takes none. Returns the
+  // number of the thread that runs it, for messages; 0 where none does.
+  pid_t interrupt(job& j) noexcept;
   // One that has ended, or null.
   [[nodiscard]] job* take_ended() noexcept;
 
