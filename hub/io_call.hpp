@@ -154,6 +154,9 @@ template <class Step>
         return result;
       }
       next = step.attempt();  // O_NONBLOCK was set meanwhile
+      if (next == io_step::outcome::delegate) {
+        next = io_step::outcome::wait;  // a file that only seems to be a disk's has nothing
+      }
       continue;
     }
     file_->found_empty(direction_);

@@ -70,12 +70,23 @@ TEST_CASE("a fiber writes to a file and another prints to it, and neither overwr
   CHECK(size_of(file.get()) == 2 * rounds * line_length);
 }
 
-// It is a regular file, as stat(2) says, and a read of it waits until somebody traces something.
-TEST_CASE("a deadline and a kill end a read of a regular file behind which somebody has to act") {
+namespace {
+
+descriptor open_trace(int flags) {
   constexpr const char* path = "/sys/kernel/tracing/trace_pipe";
-  const descriptor trace(::open(path, O_RDONLY | O_CLOEXEC));
+  descriptor trace(::open(path, O_RDONLY | O_CLOEXEC | flags));
   if (trace.get() < 0) {
     std::printf("note: skipped: %s cannot be opened here\n", path);
+  }
+  return trace;
+}
+
+}  // namespace
+
+// It is a regular file, as stat(2) says, and a read of it waits until somebody traces something.
+TEST_CASE("a deadline and a kill end a read of a regular file behind which somebody has to act") {
+  const descriptor trace = open_trace(0);
+  if (trace.get() < 0) {
     return;
   }
   const hub home;
@@ -90,6 +101,27 @@ TEST_CASE("a deadline and a kill end a read of a regular file behind which someb
   this_fiber::sleep_for(10ms);
   reader.kill();
   CHECK(reader.join(limit));
+}
+
+TEST_CASE("a try ends where such a file has nothing, whether or not it says so itself") {
+  for (const int flags : {0, O_NONBLOCK}) {
+    const descriptor trace = open_trace(flags);
+    if (trace.get() < 0) {
+      return;
+    }
+    const hub home;
+    std::array<char, 4096> room;
+    auto reader = spawn([&] {
+      while (annulet::try_read(trace.get(), room)) {  // what others trace meanwhile
+      }
+    });
+    CHECK(reader.join(limit));
+    CHECK(passes_deadline([&] {
+      for (;;) {
+        (void)annulet::read(trace.get(), room, 20ms);
+      }
+    }));
+  }
 }
 
 namespace {
