@@ -18,7 +18,7 @@ namespace annulet::detail {
 worker_pool::~worker_pool() {
   std::unique_lock lock(mutex_);
   over_ = true;
-  ring(std::numeric_limits<int>::max());
+  notify(std::numeric_limits<int>::max());
   while (!alive_.empty() || !leaving_.empty()) {
     const pthread_t next = leaving_.empty() ? alive_.front() : leaving_.front();
     lock.unlock();
@@ -45,7 +45,7 @@ bool worker_pool::submit(job& j, urgency how) noexcept {
   (urgent ? urgent_ : bounded_).push_back(j);
   ++(urgent ? urgent_queued_ : bounded_queued_);
   if (begins_now) {
-    ring(1);
+    notify(1);
   } else {
     keep_watch();
   }
@@ -148,13 +148,13 @@ void worker_pool::keep_watch() noexcept {
     return;  // who starts comes by here, or watches
   }
   if (idle_ != 0) {
-    ring(1);
+    notify(1);
   } else {
     (void)add_thread();
   }
 }
 
-void worker_pool::ring(int how_many) noexcept {
+void worker_pool::notify(int how_many) noexcept {
   news_.fetch_add(1, std::memory_order_relaxed);
   if (idle_ != 0) {
     (void)kernel(SYS_futex, &news_, FUTEX_WAKE_PRIVATE, how_many);

@@ -1,9 +1,8 @@
 // Threads for calls that have no other way of not stopping the hub's thread. Internal.
 //
 // - bounded jobs (disks, computations) begin first come first served, when one of `bound` threads is free.
-// One
-//   that has run for long counts no more: it waits for somebody, as it seems (there are regular files behind
-//   which somebody has to act, and disks that never answer), and must not hold up the others;
+//   One that has run for long counts no more, for it waits for somebody, as it seems (there are regular
+//   files behind which somebody has to act, and disks that never answer), and must not hold up the others;
 // - urgent ones (calls that may wait for a peer) begin at once, beyond the bound if need be: a silent peer
 //   holds up nobody else.
 //
@@ -83,7 +82,7 @@ class worker_pool {
   [[nodiscard]] job* next() noexcept;
   void perform(job& j, std::unique_lock<std::mutex>& lock) noexcept;
   void idle(std::unique_lock<std::mutex>& lock) noexcept;
-  void ring(int how_many) noexcept;
+  void notify(int how_many) noexcept;
   void discount_slow() noexcept;
   void keep_watch() noexcept;
   [[nodiscard]] bool has_thread_for_one_more() const noexcept;
