@@ -9,11 +9,11 @@
 // A hub is destroyed by the fiber that made it, on its thread. Selectors and handles may outlive it; their
 // calls then throw hub_gone.
 //
-// Calls that have no form that does not wait (disks; on epoll accept and connect on blocking sockets, ttys) are
-// made by threads of the hub's own, which block all signals. A deadline or a kill ends such a call by SIGURG,
-// or by another signal where the program handles that one, or blocks it on the hub's thread. From the first such
-// end on a SIGURG that nobody asked for (out-of-band data on a socket with F_SETOWN) is no more ignored: it
-// interrupts a wait of the program's, with EINTR.
+// Calls that have no form that does not wait (disks; on epoll accept and connect on blocking sockets, ttys)
+// are made by threads of the hub's own, which block all signals. A deadline or a kill ends such a call by
+// SIGURG, or by another signal where the program handles that one, or blocks it on the hub's thread. From the
+// first such end on a SIGURG that nobody asked for (out-of-band data on a socket with F_SETOWN) is no more
+// ignored: it interrupts a wait of the program's, with EINTR.
 #pragma once
 
 #include "engine_info.hpp"
