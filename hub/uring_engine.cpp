@@ -16,8 +16,10 @@ namespace annulet::detail {
 
 namespace {
 
-// How long every enter may be refused as if for a moment: a kernel short of memory recovers, a filter never.
+// How long, and how often, every enter may be refused as if for a moment: a kernel short of memory recovers,
+// a filter never.
 constexpr std::int64_t patience = 5'000'000'000;
+constexpr unsigned many = 1000;
 
 }  // namespace
 
@@ -174,13 +176,13 @@ void uring_engine::judge(int error) noexcept {
     case 0:
     case EINTR:  // signal handlers have run
     case ETIME:
-      refused_since_ = 0;
+      refusals_ = 0;
       return;
     case EAGAIN:  // no memory just now
     case EBUSY:   // reap, and try again
-      if (refused_since_ == 0) {
+      if (++refusals_ == 1) {
         refused_since_ = clock_now();
-      } else if (clock_now() - refused_since_ > patience) {
+      } else if (refusals_ > many && clock_now() - refused_since_ > patience) {
         fail(words_on_lost_ring(error));
       }
       return;

@@ -93,9 +93,10 @@ class uring_engine final : public engine {
   int wake_fd_ = -1;
   std::optional<threaded_calls> calls_;
   bool wake_read_queued_ = false;
-  std::uint64_t reaped_ = 0;        // completions, ever
-  std::int64_t refused_since_ = 0;  // enters, all of them, as if for a moment; 0: the last one worked
-  std::uint64_t wake_count_ = 0;    // the kernel writes here until the wake read's last completion
+  std::uint64_t reaped_ = 0;  // completions, ever
+  unsigned refusals_ = 0;     // enters in a row that were refused as if for a moment
+  std::int64_t refused_since_ = 0;
+  std::uint64_t wake_count_ = 0;  // the kernel writes here until the wake read's last completion
 };
 
 }  // namespace annulet::detail
