@@ -1,17 +1,20 @@
-// The disk files that threads of one hub read or write at their own position at this moment. Internal.
+// The transfers that threads of one hub make, at this moment, at the own position of a disk's file. Internal.
 //
-// Such a call holds the position's lock, which all duplicates of a descriptor share, for as long as the disk
-// takes; and RWF_NOWAIT does not keep another from waiting for that lock. So the hub's thread does not try a
-// transfer of the file meanwhile: that goes to a thread as well. (What other hubs, threads and processes do
-// with a descriptor that they share with this one is not known here: while one of their transfers is under
-// way, a try stops the hub's thread until it has ended.)
+// Such a call holds the position's lock, which belongs to the open file and is thereby shared by all its
+// duplicates and both directions, for as long as the disk takes; and RWF_NOWAIT does not keep another from
+// waiting for that lock, nor does a signal end that wait. So whoever wants to transfer by the same open file
+// waits here, where deadlines, kills and closes reach him. (What other hubs, threads and processes do with an
+// open file that they share with this one is not known here: while one of their transfers is under way, a try
+// stops the hub's thread until it has ended.)
 #pragma once
 
 #include "file_identity.hpp"
 
 #include <annulet/runtime/intrusive_list.hpp>
+#include <annulet/runtime/waiter.hpp>
 
 #include <optional>
+#include <utility>
 
 namespace annulet::detail {
 
@@ -20,25 +23,39 @@ class disk_transfers {
   // One, for as long as it is under way.
   class entry : public list_hook<> {
    public:
-    entry(disk_transfers& all, const std::optional<file_identity>& file) noexcept : file_(file) {
+    entry(disk_transfers& all, int fd, const std::optional<file_identity>& file) noexcept
+        : all_(all), fd_(fd), file_(file) {
       all.entries_.push_back(*this);
     }
+    ~entry() {
+      all_.hand_over_ = all_.hand_over_ || !waiters_.empty();
+      while (!waiters_.empty()) {
+        waiters_.front().wake(wake_reason::ready);
+      }
+    }
+
+    // It is woken when this one has ended.
+    void wait_with(waiter& w) noexcept { waiters_.push_back(w); }
 
    private:
     friend class disk_transfers;
-    std::optional<file_identity> file_;
+    disk_transfers& all_;
+    const int fd_;
+    const std::optional<file_identity> file_;
+    waiter_list waiters_;
   };
 
   [[nodiscard]] bool none() const noexcept { return entries_.empty(); }
-  // Also where it is not known.
-  [[nodiscard]] bool concern(const std::optional<file_identity>& file) noexcept {
-    bool found = false;
-    entries_.for_each([&](const entry& e) { found = found || !e.file_ || !file || *e.file_ == *file; });
-    return found;
-  }
+  // One by the open file that the number stands for; where the kernel tells no open files apart, one of the
+  // same file. Null where there is none.
+  [[nodiscard]] entry* find(int fd) noexcept;
+  // Whether some that waited have been woken since this was asked last. Who comes anew lets them go first, or
+  // one that makes transfer after transfer would never let them.
+  [[nodiscard]] bool hand_over() noexcept { return std::exchange(hand_over_, false); }
 
  private:
   intrusive_list<entry> entries_;
+  bool hand_over_ = false;
 };
 
 }  // namespace annulet::detail

@@ -76,6 +76,10 @@ class io_call {
   [[nodiscard]] bool hurries_in_vain() const noexcept { return vain_waits_ >= 16; }
   // Parks for a millisecond: for what no event tells of.
   [[nodiscard]] bool rest(deadline until);
+  // Parks until a transfer by the same open file has ended, if there is one.
+  [[nodiscard]] bool await_transfer(deadline until);
+  // Lets those go first that have been waiting for such a transfer, if there are any: then a try is due.
+  [[nodiscard]] bool gives_way();
   // Has the kernel carry it out, and parks meanwhile. What the kernel has done counts, whatever came between.
   [[nodiscard]] std::optional<io_result> perform(const operation& what, deadline until);
 
@@ -143,12 +147,28 @@ template <class Step>
 template <class Step>
 [[gnu::always_inline]] inline std::optional<io_result> io_call::go_on(Step& step, io_step::outcome next,
                                                                       deadline until) {
+  bool was_in_line = false;  // for the open file
   for (bool last = until.is_past();;) {
     if (next == io_step::outcome::done) {
       vain_waits_ = 0;
       return finish(step);
     }
+    if (next == io_step::outcome::occupied) {
+      if (last || !await_transfer(until)) {
+        return std::nullopt;
+      }
+      was_in_line = true;
+      next = step.attempt();
+      if (next != io_step::outcome::done && until.reached()) {
+        return std::nullopt;
+      }
+      continue;
+    }
     if (next == io_step::outcome::delegate) {
+      if (!std::exchange(was_in_line, true) && gives_way()) {
+        next = step.attempt();
+        continue;
+      }
       const auto result = perform(step.as_operation(), until);
       if (!result || result->error() != EAGAIN) {
         return result;

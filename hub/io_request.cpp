@@ -34,6 +34,30 @@ bool io_call::rest(deadline until) {
   return !until.reached();
 }
 
+// Told as who waits for an event is, should the number be closed. One may come, and is as good as none.
+bool io_call::await_transfer(deadline until) {
+  disk_transfers::entry* const other = hub_.transfers().find(fd_);
+  if (other == nullptr) {
+    return true;  // its number has another file since a moment ago
+  }
+  control_block& self = hub_.fibers().running();
+  waiter w(self);
+  const sleeping here(file_->side(direction_), w, self);
+  other->wait_with(w);
+  const wake_reason why = hub_.fibers().park(w, until, wakers::outside);
+  require_open();
+  return why != wake_reason::timed_out;
+}
+
+bool io_call::gives_way() {
+  if (!hub_.transfers().hand_over()) {
+    return false;
+  }
+  hub_.fibers().yield();
+  require_open();
+  return true;
+}
+
 wake_reason io_call::await_completion(request& r, deadline until, park_function park) {
   if (r.done()) {
     return wake_reason::ready;
@@ -71,7 +95,7 @@ std::optional<io_result> io_call::perform(const operation& what, deadline until)
     file_->requests_.push_back(r);
     std::optional<disk_transfers::entry> on_disk;
     if (what.on_disk) {
-      on_disk.emplace(hub_.transfers(), what.file);
+      on_disk.emplace(hub_.transfers(), what.fd, what.file);
     }
     hub_.io().start(r, what);
     // A disk waits for no peer: a transfer has its look, however long that takes, for a disk takes notice of

@@ -144,8 +144,8 @@ io_result file_transfer::on_socket() const noexcept {
 }
 
 io_step::outcome file_transfer::on_file() noexcept {
-  if (!others_.none() && is_disk() && others_.concern(identity_of(fd()))) {
-    return outcome::delegate;  // it would wait for the position's lock
+  if (!others_.none() && is_disk() && others_.find(fd()) != nullptr) {
+    return outcome::occupied;  // it would wait for the position's lock
   }
   const io_result moved =
       way() == direction::writing ? write_without_waiting(fd(), vectors_) : uninterrupted([&] {

@@ -40,6 +40,7 @@ class io_step {
     wait,      // it would wait, until the file is ready in this direction
     later,     // it would wait, and no event tells when that is over
     delegate,  // it has no non-blocking form here: the kernel has to carry out as_operation()
+    occupied,  // a thread makes another transfer by the same open file: disk_transfers.hpp
   };
 
   io_step(int fd, direction d, const io_traits& about = {}) noexcept

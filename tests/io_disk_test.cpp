@@ -14,6 +14,7 @@
 #include <vector>
 
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 
 using namespace annulet::test;
@@ -164,6 +165,103 @@ TEST_CASE("while a disk transfer is under way, others of the same open file do n
   CHECK(reader.get() > 0);
   CHECK(clock.longest() < 500ms);
   giver.join();
+  let_end(memory, readers);
+}
+
+TEST_CASE("who wants the open file that a disk transfer is under way by can stop waiting for it") {
+  in_both_forms([](form way) {
+    const held_memory memory;
+    if (!memory) {
+      return;
+    }
+    const descriptor file = open_status();
+    const subject duplicate(descriptor(require_ok(::dup(file.get()), "dup")), way);
+    subject closed(descriptor(require_ok(::dup(file.get()), "dup")), way);
+    std::array<char, 64> room;
+    std::array readers{spawn_parked([&] { return annulet::read(file.get(), memory.buffer()); })};
+    this_fiber::sleep_for(50ms);  // its thread has the position's lock by then
+    const auto begin = steady::now();
+    CHECK_FALSE(annulet::try_read(duplicate, room));
+    CHECK(passes_deadline([&] { (void)annulet::read(duplicate, room, 0s); }));
+    CHECK(passes_deadline([&] { (void)annulet::write(file.get(), "x"sv, 20ms); }));
+    CHECK(passes_deadline([&] { (void)annulet::read(duplicate, room, 200ms); }));
+    CHECK(steady::now() - begin >= 200ms);
+    auto killed = spawn_parked([&] { (void)annulet::read(duplicate, room); });
+    killed.kill();
+    CHECK(killed.join(limit));
+    auto told = spawn_parked([&] { return failure_of([&] { return annulet::read(closed, room); }).error; });
+    closed.close();
+    CHECK(told.join(limit));
+    CHECK(told.get() == EBADF);
+    CHECK_FALSE(readers[0].done());
+    CHECK(steady::now() - begin < 5s);
+    // Who goes on waiting has his turn, and what the other had is not his.
+    auto patient = spawn_parked([&] { return annulet::read(duplicate, room); });
+    let_end(memory, readers);
+    CHECK(patient.join(limit));
+    CHECK(patient.get() == room.size());
+  });
+}
+
+TEST_CASE("who makes transfer after transfer does not keep others from the open file") {
+  const hub home;
+  const descriptor file = open_status();  // always by a thread
+  const descriptor duplicate(require_ok(::dup(file.get()), "dup"));
+  std::size_t rounds_of_others = 0;
+  std::array<char, 1> byte{};
+  auto greedy = spawn_parked([&] {
+    for (;;) {
+      (void)annulet::read(file.get(), byte);
+      ++rounds_of_others;
+    }
+  });
+  for (int i = 0; i < 20; ++i) {
+    (void)annulet::read(duplicate.get(), byte, limit);
+  }
+  CHECK(rounds_of_others >= 10);
+  CHECK(rounds_of_others < 200);
+  greedy.kill();
+  CHECK(greedy.join(limit));
+}
+
+namespace {
+
+// Whether its first page is in memory.
+bool is_cached(int fd) {
+  void* const page = ::mmap(nullptr, 1, PROT_READ, MAP_SHARED, fd, 0);
+  REQUIRE(page != MAP_FAILED);
+  unsigned char there = 0;
+  require_ok(::mincore(page, 1, &there), "mincore");
+  ::munmap(page, 1);
+  return (there & 1U) != 0;
+}
+
+}  // namespace
+
+TEST_CASE("transfers by another open file of the same inode are tried while a thread's is under way") {
+  const held_memory memory;
+  const descriptor file = make_file(std::string(4096, 'x'));
+  require_ok(::fsync(file.get()), "fsync");
+  (void)::posix_fadvise(file.get(), 0, 0, POSIX_FADV_DONTNEED);
+  if (!memory || is_cached(file.get())) {
+    std::printf("note: skipped: no file here that a try does not find in memory\n");
+    return;
+  }
+  const auto path = "/proc/self/fd/" + std::to_string(file.get());
+  const descriptor other(require_ok(::open(path.c_str(), O_RDONLY | O_CLOEXEC), "open"));
+  const hub home;
+  std::array readers{spawn_parked([&] { return annulet::read(file.get(), memory.buffer()); })};
+  this_fiber::sleep_for(50ms);
+  REQUIRE(is_cached(file.get()));  // and the thread waits for the memory
+  CHECK_FALSE(readers[0].done());
+  bool others_ran = false;
+  auto beside = spawn([&] { others_ran = true; });
+  std::array<char, 64> room;
+  for (int i = 0; i < 8; ++i) {
+    CHECK(annulet::try_read(other.get(), room) == room.size());
+  }
+  CHECK_FALSE(others_ran);  // no call has parked
+  beside.join();
   let_end(memory, readers);
 }
 
