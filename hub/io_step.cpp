@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cerrno>
 #include <climits>
+#include <optional>
 
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -83,14 +84,28 @@ io_result plain(direction d, int fd, std::span<const iovec> vectors) noexcept {
   return d == direction::reading ? call(SYS_readv) : without_sigpipe([&] { return call(SYS_writev); });
 }
 
+// The bits of its mode that tell the type. To answer fstat(2) a server far away may have to be asked, while the
+// hub's thread waits; so that is for kernels and filters without statx(2).
+std::optional<mode_t> type_of(int fd) noexcept {
+  struct statx about {};
+  const io_result asked = kernel(SYS_statx, fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC,
+                                 static_cast<unsigned>(STATX_TYPE), &about);
+  if (asked.ok()) {
+    return about.stx_mode & S_IFMT;
+  }
+  struct stat all {};
+  const bool refused = asked.error() == ENOSYS || asked.error() == EPERM;
+  return refused && ::fstat(fd, &all) == 0 ? std::optional(all.st_mode & S_IFMT) : std::nullopt;
+}
+
 }  // namespace
 
 file_kind kind_of(int fd) noexcept {
-  struct stat about {};
-  if (::fstat(fd, &about) != 0) {
+  const std::optional<mode_t> type = type_of(fd);
+  if (!type) {
     return file_kind::unknown;
   }
-  switch (about.st_mode & S_IFMT) {
+  switch (*type) {
     case S_IFSOCK: {
       int protocol = 0;
       socklen_t size = sizeof(protocol);
