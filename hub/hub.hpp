@@ -13,7 +13,8 @@
 // are made by threads of the hub's own, which block all signals. A deadline or a kill ends such a call by
 // SIGURG, or by another signal where the program handles that one, or blocks it on the hub's thread. From the
 // first such end on a SIGURG that nobody asked for (out-of-band data on a socket with F_SETOWN) is no more
-// ignored: it interrupts a wait of the program's, with EINTR.
+// ignored: it interrupts a wait of the program's, with EINTR. A running call keeps the signal that was chosen
+// when it began: a program that wants SIGURG for itself has to handle or block it before such a call begins.
 #pragma once
 
 #include "engine_info.hpp"
