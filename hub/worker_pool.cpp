@@ -35,9 +35,11 @@ bool worker_pool::submit(job& j, urgency how) noexcept {
   discount_slow();
   const bool urgent = how == urgency::urgent;
   const bool begins_now = urgent || bounded_running_ + bounded_queued_ < bound;
-  if (begins_now && !has_thread_for_one_more() && !add_thread() &&
-      (urgent || bounded_running_ + bounded_queued_ == 0)) {
-    return false;  // else one that has a thread, or is about to, hands it on
+  if (begins_now && !has_thread_for_one_more() && !add_thread()) {
+    if (urgent || bounded_running_ + bounded_queued_ == 0) {
+      return false;
+    }
+    short_of_threads_ = true;  // one that has a thread, or is about to, hands it on, if none is to be had
   }
   j.how_ = how;
   j.signal_ = signal;
@@ -75,13 +77,36 @@ pid_t worker_pool::interrupt(job& j) noexcept {
     arm_interrupting_signal(j.signal_);
     pthread_kill(j.thread_, j.signal_);
   }
+  add_missing_thread();
   return j.running_ ? j.thread_number_ : 0;
 }
 
 worker_pool::job* worker_pool::take_ended() noexcept {
   std::unique_lock lock(mutex_);
   bury(lock);
-  return ended_.empty() ? nullptr : &ended_.pop_front();
+  if (!ended_.empty()) {
+    return &ended_.pop_front();
+  }
+  add_missing_thread();
+  return nullptr;
+}
+
+// For jobs that were to begin, and there was no thread for them: those that run may never end. The hub comes
+// by here whenever it has looked outside, and where it interrupts one.
+void worker_pool::add_missing_thread() noexcept {
+  if (!short_of_threads_) {
+    return;
+  }
+  const std::size_t room = bound - std::min(bound, bounded_running_);
+  if (std::min(bounded_queued_, room) <= starting_ + idle_) {
+    short_of_threads_ = false;
+    return;
+  }
+  const auto now = std::chrono::steady_clock::now();
+  if (now >= next_attempt_) {
+    next_attempt_ = now + std::chrono::milliseconds(10);  // a refusal costs as much as a thread
+    (void)add_thread();
+  }
 }
 
 // --- the threads
@@ -135,16 +160,17 @@ void worker_pool::discount_slow() noexcept {
     return;
   }
   const auto now = std::chrono::steady_clock::now();
-  while (!counted_.empty() && counted_.front().counts_until_ <= now) {
+  while (!counted_.empty() && slow_ < most_slow && counted_.front().counts_until_ <= now) {
     counted_.pop_front();
     --bounded_running_;
+    ++slow_;
   }
 }
 
 // Where there are bounded jobs that have to wait, somebody looks after them. If no thread is to be had, those
 // that run do when they have ended.
 void worker_pool::keep_watch() noexcept {
-  if (bounded_.empty() || watching_ != 0 || starting_ != 0) {
+  if (!wants_watch() || watching_ != 0 || starting_ != 0) {
     return;  // who starts comes by here, or watches
   }
   if (idle_ != 0) {
@@ -164,7 +190,7 @@ void worker_pool::notify(int how_many) noexcept {
 // Until there is news, or a job has run for so long that a queued one may begin.
 void worker_pool::idle(std::unique_lock<std::mutex>& lock) noexcept {
   const std::uint32_t seen = news_.load(std::memory_order_relaxed);
-  const std::size_t watches = bounded_.empty() ? 0 : 1;  // else four run
+  const std::size_t watches = wants_watch() ? 1 : 0;  // four run, then
   timespec limit{};
   if (watches != 0) {
     const std::chrono::nanoseconds rest = counted_.front().counts_until_ - std::chrono::steady_clock::now();
@@ -190,7 +216,7 @@ void worker_pool::work() noexcept {
     if (job* const j = next()) {
       keep_watch();
       perform(*j, lock);
-    } else if (over_ || (idle_ >= bound && (bounded_.empty() || watching_ != 0))) {
+    } else if (over_ || (idle_ >= bound && (!wants_watch() || watching_ != 0))) {
       break;
     } else {
       idle(lock);
@@ -221,6 +247,8 @@ void worker_pool::perform(job& j, std::unique_lock<std::mutex>& lock) noexcept {
   if (j.linked()) {  // it still counts
     j.unlink();
     --bounded_running_;
+  } else if (j.how_ == urgency::bounded) {
+    --slow_;
   }
   ended_.push_back(j);
   const std::uint64_t one = 1;

@@ -2,7 +2,8 @@
 //
 // - bounded jobs (disks, computations) begin first come first served, when one of `bound` threads is free.
 //   One that has run for long counts no more, for it waits for somebody, as it seems (there are regular
-//   files behind which somebody has to act, and disks that never answer), and must not hold up the others;
+//   files behind which somebody has to act, and disks that never answer), and must not hold up the others.
+//   But where many such run all the same, those that come wait for one of them to end;
 // - urgent ones (calls that may wait for a peer) begin at once, beyond the bound if need be: a silent peer
 //   holds up nobody else.
 //
@@ -76,6 +77,7 @@ class worker_pool {
 
  private:
   static constexpr std::size_t bound = 4;
+  static constexpr std::size_t most_slow = 60;  // so that bounded jobs have 64 threads at most
 
   static void* start(void* pool) noexcept;
   void work() noexcept;
@@ -84,7 +86,10 @@ class worker_pool {
   void idle(std::unique_lock<std::mutex>& lock) noexcept;
   void notify(int how_many) noexcept;
   void discount_slow() noexcept;
+  // Whether a queued job may begin before another has ended.
+  [[nodiscard]] bool wants_watch() const noexcept { return !bounded_.empty() && slow_ < most_slow; }
   void keep_watch() noexcept;
+  void add_missing_thread() noexcept;
   [[nodiscard]] bool has_thread_for_one_more() const noexcept;
   [[nodiscard]] bool add_thread() noexcept;
   void bury(std::unique_lock<std::mutex>& lock) noexcept;
@@ -104,9 +109,12 @@ class worker_pool {
   std::size_t urgent_queued_ = 0;
   std::size_t bounded_queued_ = 0;
   std::size_t bounded_running_ = 0;  // and count
+  std::size_t slow_ = 0;             // bounded ones that run, and count no more
   std::size_t starting_ = 0;         // threads that have not looked for a job yet
   std::size_t idle_ = 0;
   std::size_t watching_ = 0;  // of those, and look after the queued
+  bool short_of_threads_ = false;
+  std::chrono::steady_clock::time_point next_attempt_;  // to have one more
   bool over_ = false;
 };
 

@@ -12,6 +12,7 @@
 #include <chrono>
 #include <csignal>
 #include <cstdint>
+#include <ctime>
 #include <filesystem>
 #include <functional>
 #include <memory>
@@ -160,6 +161,26 @@ TEST_CASE("where no thread is to be had a job is refused, or waits for one that 
         }) == 0);
 }
 
+TEST_CASE("a job for which there was no thread gets one later, though those that run do not end") {
+  CHECK(run_apart([] {
+          pool_and_bell here;
+          crowd stuck(here.pool, 1, urgency::bounded);
+          wait_until([&] { return stuck.begun() == 1; });
+          job queued([] { return 7; });
+          rlimit before{};
+          require_ok(::getrlimit(RLIMIT_AS, &before), "getrlimit");
+          const rlimit none{1, before.rlim_max};
+          require_ok(::setrlimit(RLIMIT_AS, &none), "setrlimit");
+          const bool taken = here.pool.submit(queued, urgency::bounded);
+          require_ok(::setrlimit(RLIMIT_AS, &before), "setrlimit");
+          if (!taken || here.next_ended() != &queued) {
+            return 1;
+          }
+          stuck.let_go(1);
+          return here.next_ended() != nullptr ? 0 : 2;
+        }) == 0);
+}
+
 namespace {
 
 // As some programs have: each thread's come out of its stack.
@@ -209,6 +230,25 @@ TEST_CASE("bounded jobs that run for long hold up no others, though nothing happ
   CHECK(here.next_ended() == &next);
   stuck.let_go(3 * bound);
   for (std::size_t left = 3 * bound; left > 0; --left) {
+    REQUIRE(here.next_ended() != nullptr);
+  }
+}
+
+TEST_CASE("of bounded jobs that do not end so many run and no more, and nobody is busy with the others") {
+  constexpr std::size_t most = 64;
+  const std::size_t before = threads();
+  pool_and_bell here{std::chrono::milliseconds(1)};
+  crowd stuck(here.pool, most + 10, urgency::bounded);
+  wait_until([&] { return stuck.begun() == most; });
+  const std::clock_t begin = std::clock();
+  std::this_thread::sleep_for(std::chrono::milliseconds(200));
+  CHECK(std::clock() - begin < CLOCKS_PER_SEC / 20);
+  CHECK(stuck.begun() == most);
+  CHECK(threads() <= before + most + bound);
+  stuck.let_go(1);
+  wait_until([&] { return stuck.begun() == most + 1; });
+  stuck.let_go(stuck.jobs.size() - 1);
+  for (std::size_t left = stuck.jobs.size(); left > 0; --left) {
     REQUIRE(here.next_ended() != nullptr);
   }
 }
