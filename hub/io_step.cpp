@@ -84,8 +84,8 @@ io_result plain(direction d, int fd, std::span<const iovec> vectors) noexcept {
   return d == direction::reading ? call(SYS_readv) : without_sigpipe([&] { return call(SYS_writev); });
 }
 
-// The bits of its mode that tell the type. To answer fstat(2) a server far away may have to be asked, while the
-// hub's thread waits; so that is for kernels and filters without statx(2).
+// The bits of its mode that tell the type. To answer fstat(2) a server far away may have to be asked, while
+// the hub's thread waits; so that is for kernels and filters without statx(2).
 std::optional<mode_t> type_of(int fd) noexcept {
   struct statx about {};
   const io_result asked = kernel(SYS_statx, fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC,
