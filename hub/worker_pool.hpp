@@ -87,7 +87,9 @@ class worker_pool {
   void notify(int how_many) noexcept;
   void discount_slow() noexcept;
   // Whether a queued job may begin before another has ended.
-  [[nodiscard]] bool wants_watch() const noexcept { return !bounded_.empty() && slow_ < most_slow; }
+  [[nodiscard]] bool wants_watch() const noexcept {
+    return !bounded_.empty() && (bounded_running_ < bound || slow_ < most_slow);
+  }
   void keep_watch() noexcept;
   void add_missing_thread() noexcept;
   [[nodiscard]] bool has_thread_for_one_more() const noexcept;
