@@ -23,15 +23,21 @@ using detail::io_step;
 using detail::socket_transfer;
 using detail::throw_io_error;
 
-std::size_t count_of(const std::optional<io_result>& result, const io_call& call, const io_step& step) {
-  if (!result && step.about().never_waits) {
+[[noreturn, gnu::cold]] void throw_outcome(const std::optional<io_result>& result, const io_call& call,
+                                           const io_step& step) {
+  if (result) {
+    throw_io_error(result->error(), call.name(), call.fd());
+  }
+  if (step.about().never_waits) {
     throw_io_error(EAGAIN, call.name(), call.fd());
   }
-  if (!result) {
-    detail::throw_deadline_passed(call.name(), call.fd());
-  }
-  if (!result->ok()) {
-    throw_io_error(result->error(), call.name(), call.fd());
+  detail::throw_deadline_passed(call.name(), call.fd());
+}
+
+inline std::size_t count_of(const std::optional<io_result>& result, const io_call& call,
+                            const io_step& step) {
+  if (!result || !result->ok()) [[unlikely]] {
+    throw_outcome(result, call, step);
   }
   return result->value();
 }
@@ -48,8 +54,8 @@ std::optional<std::size_t> count_if_any(io_call& call, Step&& step) {
   return result && result->error() != EAGAIN ? std::optional(count_of(result, call, step)) : std::nullopt;
 }
 
-file_transfer transfer_of(const io_call& call, std::span<const iovec> vectors,
-                          file_transfer::form how) noexcept {
+[[gnu::always_inline]] inline file_transfer transfer_of(const io_call& call, std::span<const iovec> vectors,
+                                                        file_transfer::form how) noexcept {
   return {call.fd(), call.way(), vectors, how, call.kind(), call.hub().transfers()};
 }
 

@@ -56,7 +56,7 @@ class io_call {
   using park_function = wake_reason (scheduler::*)(waiter&, deadline, wakers);
 
   static hub_core& hub_of(const file_ref& file, const char* name);
-  void let_others_run();
+  [[gnu::cold]] void let_others_run();
   [[nodiscard]] bool worth_a_try(const io_step& step, deadline until) const noexcept;
   [[nodiscard]] io_result finish(const io_step& step) noexcept;
   template <class Step>
@@ -87,10 +87,10 @@ class io_call {
   // After each park: the number may be another's.
   void require_open() const {
     if (file_->incarnation() != incarnation_) [[unlikely]] {
-      throw_closed();
+      throw_closed(name_, fd_);
     }
   }
-  [[noreturn, gnu::cold]] void throw_closed() const;
+  [[noreturn, gnu::cold]] static void throw_closed(const char* name, int fd);
   void learn_of_file();
   wake_reason await_completion(request& r, deadline until, park_function park);
   void call_off(request& r);
@@ -105,6 +105,33 @@ class io_call {
   const bool owner_asks_;
   bool has_turn_ = false;
 };
+
+inline hub_core& io_call::hub_of(const file_ref& file, const char* name) {
+  if (file.owner_ == nullptr) {
+    return hub_core::here(name);
+  }
+  if (file.owner_->link_ == nullptr) [[unlikely]] {
+    throw_closed(name, file.fd_);  // it owns nothing
+  }
+  return hub_core::of(*file.owner_->link_, name);
+}
+
+inline io_call::io_call(const file_ref& file, direction d, const char* name)
+    : hub_(hub_of(file, name)),
+      file_(file.owner_ != nullptr ? file.owner_->file_ : hub_.find_state(file.fd_)),
+      name_(name),
+      fd_(file.fd_),
+      incarnation_(file_ == nullptr ? 0 : file_->incarnation()),
+      direction_(d),
+      owner_asks_(file.owner_ != nullptr) {
+  const bool lost = owner_asks_ && incarnation_ != file.owner_->incarnation_;
+  if (lost || (file_ != nullptr && file_->closing())) [[unlikely]] {
+    throw_closed(name_, fd_);
+  }
+  if (hub_.fibers().due_to_breathe(1)) [[unlikely]] {
+    let_others_run();
+  }
+}
 
 // A descriptor's watch that has said nothing since the last try need not be asked again, unless the caller
 // wants to know now.
@@ -199,6 +226,21 @@ inline bool io_call::take_turn(deadline until) {
     return has_turn_ = true;
   }
   return stand_in_line(until);
+}
+
+inline void io_call::give_turn_back() noexcept {
+  if (file_->incarnation() != incarnation_) {
+    return;
+  }
+  fd_state::lane& lane = file_->side(direction_);
+  if (!lane.line.empty()) {
+    lane.line.front().wake(wake_reason::ready);  // it is handed on
+    return;
+  }
+  lane.held = false;
+  if (!file_->owned() && file_->free(direction::reading) && file_->free(direction::writing)) {
+    file_->disarm();
+  }
 }
 
 // While a fiber waits for an event on a lane.

@@ -89,7 +89,7 @@ std::optional<io_result> io_call::perform(const operation& what, deadline until)
   for (;;) {
     fibers.throw_if_interrupted();
     if (file_->closing()) {  // a dup2 onto it waits until no request is left
-      throw_closed();
+      throw_closed(name_, fd_);
     }
     request r;
     file_->requests_.push_back(r);
