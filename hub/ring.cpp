@@ -202,35 +202,4 @@ void ring::try_nop(const engine_info& info) {
   }
 }
 
-int ring::enter(unsigned want, unsigned flags, __kernel_timespec* timeout) noexcept {
-  const unsigned to_submit = queued();
-  if (to_submit == 0 && flags == 0) {
-    return 0;
-  }
-  io_uring_smp_store_release(ring_.sq.ktail, ring_.sq.sqe_tail);
-  ring_.sq.sqe_head = ring_.sq.sqe_tail;
-  io_uring_getevents_arg arg{};
-  void* extra = nullptr;
-  std::size_t extra_size = _NSIG / 8;
-  if (timeout != nullptr && want != 0) {
-    arg.ts = reinterpret_cast<std::uintptr_t>(timeout);
-    extra = &arg;
-    extra_size = sizeof(arg);
-    flags |= IORING_ENTER_EXT_ARG;
-  }
-  const int result = io_uring_enter2(static_cast<unsigned>(ring_.enter_ring_fd), to_submit, want,
-                                     flags | enter_flags_, static_cast<sigset_t*>(extra), extra_size);
-  return result < 0 ? -result : 0;
-}
-
-int ring::wait(std::optional<std::int64_t> nanoseconds) noexcept {
-  constexpr std::int64_t second = 1'000'000'000;
-  __kernel_timespec limit{};
-  if (nanoseconds) {
-    limit.tv_sec = *nanoseconds / second;
-    limit.tv_nsec = *nanoseconds % second;
-  }
-  return enter(1, IORING_ENTER_GETEVENTS | no_iowait_, nanoseconds ? &limit : nullptr);
-}
-
 }  // namespace annulet::detail

@@ -1,12 +1,14 @@
 // io_uring as the engine uses it: set-up with its ladder of flags, the submission queue, one enter, and
 // reaping. The only file that includes liburing; internal, not installed.
 //
-// The enter is made by hand (io_uring_enter2) because liburing's wrappers can say neither "run so many
-// completions but do not wait for them" nor "this wait is no I/O wait".
+// The enter is made by hand because liburing's wrappers can say neither "run so many completions but do not
+// wait for them" nor "this wait is no I/O wait"; and inline, for each return behind it is predicted wrongly
+// (syscalls.hpp).
 #pragma once
 
 #include "engine.hpp"
 #include "hub_options.hpp"
+#include "syscalls.hpp"
 
 #include <liburing.h>
 
@@ -126,5 +128,37 @@ class ring {
   unsigned enter_flags_ = 0;  // of every enter
   unsigned no_iowait_ = 0;    // of those that wait
 };
+
+[[gnu::always_inline]] inline int ring::enter(unsigned want, unsigned flags,
+                                              __kernel_timespec* timeout) noexcept {
+  const unsigned to_submit = queued();
+  if (to_submit == 0 && flags == 0) {
+    return 0;
+  }
+  io_uring_smp_store_release(ring_.sq.ktail, ring_.sq.sqe_tail);
+  ring_.sq.sqe_head = ring_.sq.sqe_tail;
+  io_uring_getevents_arg arg{};
+  void* extra = nullptr;
+  std::size_t extra_size = _NSIG / 8;
+  if (timeout != nullptr && want != 0) {
+    arg.ts = reinterpret_cast<std::uintptr_t>(timeout);
+    extra = &arg;
+    extra_size = sizeof(arg);
+    flags |= IORING_ENTER_EXT_ARG;
+  }
+  return kernel(SYS_io_uring_enter, ring_.enter_ring_fd, to_submit, want, flags | enter_flags_, extra,
+                extra_size)
+      .error();
+}
+
+[[gnu::always_inline]] inline int ring::wait(std::optional<std::int64_t> nanoseconds) noexcept {
+  constexpr std::int64_t second = 1'000'000'000;
+  __kernel_timespec limit{};
+  if (nanoseconds) {
+    limit.tv_sec = *nanoseconds / second;
+    limit.tv_nsec = *nanoseconds % second;
+  }
+  return enter(1, IORING_ENTER_GETEVENTS | no_iowait_, nanoseconds ? &limit : nullptr);
+}
 
 }  // namespace annulet::detail
