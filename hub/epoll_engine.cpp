@@ -47,7 +47,7 @@ const char* way_out(int error) noexcept {
 
 epoll_engine::epoll_engine() {
   info_.name = "epoll";
-  (void)wait_for_events(0);  // of no set yet: finds out which calls there are
+  (void)wait_for_events(0, 1);  // of no set yet: finds out which calls there are
   info_.features.emplace_back(has_pwait2_ ? "epoll_pwait2" : "epoll_wait, in milliseconds");
   const io_result set = kernel(SYS_epoll_create1, EPOLL_CLOEXEC);
   if (!set.ok()) {
@@ -307,8 +307,7 @@ void epoll_engine::stop_waiting(threaded_call& call) noexcept {
 
 // --- from the kernel
 
-io_result epoll_engine::wait_for_events(std::optional<std::int64_t> nanoseconds) noexcept {
-  const auto most = static_cast<int>(events_.size());
+io_result epoll_engine::wait_for_events(std::optional<std::int64_t> nanoseconds, int most) noexcept {
   if (has_pwait2_) {
     timespec limit{};
     if (nanoseconds) {
@@ -330,8 +329,8 @@ io_result epoll_engine::wait_for_events(std::optional<std::int64_t> nanoseconds)
   return kernel(SYS_epoll_pwait, epoll_fd_, events_.data(), most, milliseconds, nullptr, 0);
 }
 
-unsigned epoll_engine::fetch(std::optional<std::int64_t> nanoseconds) noexcept {
-  const io_result got = wait_for_events(nanoseconds);
+unsigned epoll_engine::fetch(std::optional<std::int64_t> nanoseconds, std::size_t most) noexcept {
+  const io_result got = wait_for_events(nanoseconds, static_cast<int>(most));
   if (!got.ok()) {
     if (got.error() != EINTR) {  // signal handlers have run
       fail(std::string("epoll_pwait: ") + std::strerror(got.error()));
@@ -373,7 +372,12 @@ void epoll_engine::look() noexcept {
   unsigned rounds = 0;
   do {
     flush();  // in a round too: a new set has to be told of everything before it can tell of anything
-  } while (fetch(0) == events_.size() && ++rounds <= slots_.size() / events_.size() + 1);
+  } while (fetch(0, events_.size()) == events_.size() && ++rounds <= slots_.size() / events_.size() + 1);
+}
+
+void epoll_engine::glance() noexcept {
+  flush();
+  fetch(0, enough);
 }
 
 void epoll_engine::wait(deadline until) noexcept {
@@ -386,7 +390,7 @@ void epoll_engine::wait(deadline until) noexcept {
     const std::int64_t now = clock_now();
     limit = until.nanoseconds() > now ? until.nanoseconds() - now : 0;  // it may be any number
   }
-  fetch(limit);
+  fetch(limit, enough);
 }
 
 }  // namespace annulet::detail

@@ -36,6 +36,7 @@ class epoll_engine final : public engine {
   void start(request& r, const operation& what) noexcept override;
   void cancel(request& r) noexcept override;
   void look() noexcept override;
+  void glance() noexcept override;
   void flush() noexcept override;
   void wait(deadline until) noexcept override;
   [[nodiscard]] int wake_fd() const noexcept override { return wake_fd_; }
@@ -64,8 +65,8 @@ class epoll_engine final : public engine {
   [[nodiscard]] int hand_over(int fd, entry& at) noexcept;
   [[nodiscard]] int control(int operation, int fd, const entry& at) noexcept;
   // How many events came. A limit of nullopt waits for one, however long.
-  unsigned fetch(std::optional<std::int64_t> nanoseconds) noexcept;
-  [[nodiscard]] io_result wait_for_events(std::optional<std::int64_t> nanoseconds) noexcept;
+  unsigned fetch(std::optional<std::int64_t> nanoseconds, std::size_t most) noexcept;
+  [[nodiscard]] io_result wait_for_events(std::optional<std::int64_t> nanoseconds, int most) noexcept;
   void dispatch(const epoll_event& event) noexcept;
   [[nodiscard]] int add_wake_fd(int set) noexcept;
   void note_armed(const entry& at) noexcept;  // to be handed over anew before the next wait

@@ -200,8 +200,7 @@ std::int64_t hub_core::now() const noexcept {
 }
 
 bool hub_core::has_outside_handles() const noexcept {
-  return link_->handles.load(std::memory_order_acquire) != 0 || undelivered_ != nullptr ||
-         !link_->posts.empty();
+  return link_->handles.load(std::memory_order_acquire) != 0 || has_posts();
 }
 
 void hub_core::wait(deadline until) noexcept {
@@ -213,15 +212,19 @@ void hub_core::wait(deadline until) noexcept {
     engine_->wait(until);
   } else {
     // No wait, but the descriptors have their turn.
-    engine_->look();
+    engine_->glance();
   }
   link_->be_awake();
-  run_posts();
+  if (has_posts()) {
+    run_posts();
+  }
 }
 
 void hub_core::look() noexcept {
-  engine_->look();
-  run_posts();
+  engine_->glance();
+  if (has_posts()) {
+    run_posts();
+  }
 }
 
 // Each posted function becomes a fiber of its own, so it may park and throw. Some at a time: those that wait

@@ -195,8 +195,12 @@ void uring_engine::judge(int error) noexcept {
 
 // Every enter but those that only make room. What the kernel did not take is handed over by the next.
 template <class Call>
-void uring_engine::enter(Call&& call) noexcept {
-  judge(call());
+[[gnu::always_inline]] inline void uring_engine::enter(Call&& call) noexcept {
+  if (const int error = call(); error == 0) [[likely]] {
+    refusals_ = 0;
+  } else {
+    judge(error);
+  }
   unsubmitted_ = ring_.queued() != 0;
 }
 
@@ -235,6 +239,21 @@ void uring_engine::look() noexcept {
   if (!std::exchange(waited_, false)) {
     look_before_last_ = std::exchange(last_look_, found);
   }
+}
+
+void uring_engine::glance() noexcept {
+  calls_->collect();  // no wake read is queued where the hub does not wait
+  unsigned found = reap();
+  if (!ring_.needs_enter() && changed_.empty() && !unsubmitted_) {
+    return;
+  }
+  prepare_changes();
+  unsigned now = 0;
+  do {
+    enter([&] { return ring_.run_pending(0); });
+    now = reap();
+    found += now;
+  } while (now != 0 && found < enough && ring_.needs_enter());
 }
 
 void uring_engine::flush() noexcept {

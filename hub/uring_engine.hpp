@@ -27,6 +27,7 @@ class uring_engine final : public engine {
   void start(request& r, const operation& what) noexcept override;
   void cancel(request& r) noexcept override;
   void look() noexcept override;
+  void glance() noexcept override;
   void flush() noexcept override;
   void wait(deadline until) noexcept override;
   [[nodiscard]] int wake_fd() const noexcept override { return wake_fd_; }
