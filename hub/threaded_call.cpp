@@ -82,7 +82,15 @@ io_result threaded_call::connect() const noexcept {
   return over.ok() ? call() : over;
 }
 
-void threaded_call::report_stuck(pid_t thread) const noexcept {
+void threaded_call::report_if_stuck(pid_t thread) noexcept {
+  const auto now = std::chrono::steady_clock::now();
+  if (!called_off_) {
+    called_off_ = now;
+  }
+  if (reported_ || now - *called_off_ < std::chrono::seconds(5)) {
+    return;
+  }
+  reported_ = true;
   constexpr std::array names{"readv", "writev", "accept", "connect", "close"};
   std::fprintf(stderr, "annulet: %s(%d) has not ended, seconds after it was called off: %s %d\n",
                names.at(static_cast<std::size_t>(what_.what)), what_.fd,

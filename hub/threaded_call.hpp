@@ -7,7 +7,9 @@
 #include "watch.hpp"
 #include "worker_pool.hpp"
 
+#include <chrono>
 #include <cstdint>
+#include <optional>
 
 namespace annulet::detail {
 
@@ -39,11 +41,11 @@ class threaded_call final : public watch, public worker_pool::job {
   void on_close() noexcept override {}  // whoever waits for the request is told, and cancels it
   void on_hub_end() noexcept override {}
 
-  // On stderr, where it goes on although it was to end long ago. `thread`: whose it is; 0 where nobody's.
-  void report_stuck(pid_t thread) const noexcept;
+  // At each attempt to end it. Says so on stderr, once, where it goes on although the first was seconds ago.
+  // `thread`: whose it is; 0 where nobody's.
+  void report_if_stuck(pid_t thread) noexcept;
 
   bool submitted = false;  // the pool has it, or has had it
-  unsigned interruptions = 0;
 
  private:
   [[nodiscard]] bool finds_its_file() const noexcept {
@@ -55,6 +57,8 @@ class threaded_call final : public watch, public worker_pool::job {
   request& request_;
   const operation what_;
   io_result result_{0};
+  std::optional<std::chrono::steady_clock::time_point> called_off_;
+  bool reported_ = false;
 };
 
 }  // namespace annulet::detail

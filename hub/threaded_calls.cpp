@@ -23,11 +23,8 @@ void threaded_calls::cancel(threaded_call& call) noexcept {
     --submitted_;
     finish(call, io_result(-ECANCELED));
   } else {
-    constexpr unsigned seconds_ago = 83;  // as io_call::call_off repeats it: five
     const pid_t thread = pool_->interrupt(call);
-    if (++call.interruptions == seconds_ago) {
-      call.report_stuck(thread);
-    }
+    call.report_if_stuck(thread);
   }
 }
 
