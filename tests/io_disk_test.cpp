@@ -2,6 +2,7 @@
 #include <annulet/hub/io.hpp>
 
 #include "support/blocking_files.hpp"
+#include "support/child.hpp"
 #include "support/held_memory.hpp"
 #include "support/io_calls.hpp"
 
@@ -153,7 +154,7 @@ TEST_CASE("while a disk transfer is under way, others of the same open file do n
   const descriptor file = open_status();
   const descriptor duplicate(require_ok(::dup(file.get()), "dup"));
   std::array readers{spawn_parked([&] { return annulet::read(file.get(), memory.buffer()); })};
-  this_fiber::sleep_for(50ms);  // its thread has the position's lock by then
+  memory.await_access();  // its thread has the position's lock then
   std::thread giver([&] {
     std::this_thread::sleep_for(1s);
     memory.give();
@@ -179,7 +180,7 @@ TEST_CASE("who wants the open file that a disk transfer is under way by can stop
     subject closed(descriptor(require_ok(::dup(file.get()), "dup")), way);
     std::array<char, 64> room;
     std::array readers{spawn_parked([&] { return annulet::read(file.get(), memory.buffer()); })};
-    this_fiber::sleep_for(50ms);  // its thread has the position's lock by then
+    memory.await_access();  // its thread has the position's lock then
     const auto begin = steady::now();
     CHECK_FALSE(annulet::try_read(duplicate, room));
     CHECK(passes_deadline([&] { (void)annulet::read(duplicate, room, 0s); }));
@@ -251,7 +252,7 @@ TEST_CASE("transfers by another open file of the same inode are tried while a th
   const descriptor other(require_ok(::open(path.c_str(), O_RDONLY | O_CLOEXEC), "open"));
   const hub home;
   std::array readers{spawn_parked([&] { return annulet::read(file.get(), memory.buffer()); })};
-  this_fiber::sleep_for(50ms);
+  memory.await_access();
   REQUIRE(is_cached(file.get()));  // and the thread waits for the memory
   CHECK_FALSE(readers[0].done());
   bool others_ran = false;
@@ -282,4 +283,28 @@ TEST_CASE("disk transfers that do not end hold up no others, not even those whos
   CHECK(annulet::try_read(file.get(), room).value_or(0) == room.size());
   CHECK(annulet::read(file.get(), room, limit) == room.size());
   let_end(memory, readers);
+}
+
+TEST_CASE("a call that goes on long after it was called off is told of on stderr, with its thread") {
+  if (!held_memory()) {
+    return;
+  }
+  const auto end = annulet_test::in_child([] {
+    const held_memory memory;
+    const hub home;
+    const descriptor file = open_status();
+    auto reader = spawn_parked([&] { return annulet::read(file.get(), memory.buffer()); });
+    memory.await_access();
+    reader.kill();
+    const bool ended_by_the_kill = reader.join(6s);
+    std::fputs("given\n", stderr);
+    memory.give();
+    return !ended_by_the_kill && reader.join(limit) && reader.get() == memory.buffer().size();
+  });
+  CAPTURE(end.said);
+  CHECK(end.exit == 0);
+  constexpr auto words = "has not ended, seconds after it was called off: it runs in thread ";
+  REQUIRE(end.says(words));
+  CHECK(end.said.find("annulet: readv(") < end.said.find("given"));
+  CHECK(end.said.find(words) == end.said.rfind(words));  // once
 }

@@ -5,12 +5,17 @@
 #include "files.hpp"
 
 #include <annulet/hub/buffer.hpp>
+#include <annulet/runtime/this_fiber.hpp>
 
+#include <doctest/doctest.h>
+
+#include <chrono>
 #include <cstddef>
 #include <cstdio>
 #include <utility>
 
 #include <linux/userfaultfd.h>
+#include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -44,6 +49,15 @@ class held_memory {
 
   [[nodiscard]] explicit operator bool() const noexcept { return memory_ != MAP_FAILED; }
   [[nodiscard]] mutable_buffer buffer() const noexcept { return {memory_, 64}; }
+  // Parks until a call waits for it.
+  void await_access() const {
+    const auto give_up = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+    pollfd fault{faults_.get(), POLLIN, 0};
+    while (::poll(&fault, 1, 0) == 0) {
+      REQUIRE(std::chrono::steady_clock::now() < give_up);
+      this_fiber::sleep_for(std::chrono::milliseconds(1));
+    }
+  }
   // From now on it is memory like any other. Any thread.
   void give() const noexcept {
     uffdio_zeropage zeros{};
