@@ -57,8 +57,8 @@ void arm_interrupting_signal(int signal) noexcept {
   if (sigaction(signal, nullptr, &now) == 0 && is_idle(now)) {
     struct sigaction ours {};
     ours.sa_handler = &do_nothing;
-    if (sigaction(signal, &ours, &now) == 0 && !is_idle(now)) {
-      sigaction(signal, &now, nullptr);  // another thread has just given it a handler
+    if (sigaction(signal, &ours, &now) == 0 && !is_idle(now) && now.sa_handler != &do_nothing) {
+      sigaction(signal, &now, nullptr);  // the program has just given it a handler
     }
   }
 }
