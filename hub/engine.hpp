@@ -60,10 +60,8 @@ class engine {
   // Hands over what changed and takes in what has happened, the levels of what was armed among it. Enters the
   // kernel only where there is something to hand over, or the ring says that something waits there.
   virtual void look() noexcept = 0;
-  // The same for who has fibers to run yet: it takes in about `enough` of what has happened. Of a thousand
-  // events taken in at once, what they touch, a watch and a waiter on a stack each, would have left the
-  // caches by the time that their fibers run.
-  virtual void glance() noexcept = 0;
+  // The same, but takes in just some of what has happened, by one call. Whether there may be more.
+  virtual bool glance() noexcept = 0;
   // Hands over what changed, if anything did, and takes in nothing.
   void flush_changes() noexcept {
     if (!changed_.empty() || unsubmitted_) {
@@ -84,10 +82,6 @@ class engine {
   void note_report(engine_info report) noexcept { report_ = std::move(report); }
 
  protected:
-  // Events for as many fibers as run between two glances, if nobody has asked for another number
-  // (hub_options::look_every).
-  static constexpr unsigned enough = 64;
-
   void note_change(watch& w) noexcept {
     if (!static_cast<list_hook<pending_tag>&>(w).linked()) {
       changed_.push_back(w);

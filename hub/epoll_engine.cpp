@@ -375,9 +375,9 @@ void epoll_engine::look() noexcept {
   } while (fetch(0, events_.size()) == events_.size() && ++rounds <= slots_.size() / events_.size() + 1);
 }
 
-void epoll_engine::glance() noexcept {
+bool epoll_engine::glance() noexcept {
   flush();
-  fetch(0, enough);
+  return fetch(0, some) == some;
 }
 
 void epoll_engine::wait(deadline until) noexcept {
@@ -390,7 +390,7 @@ void epoll_engine::wait(deadline until) noexcept {
     const std::int64_t now = clock_now();
     limit = until.nanoseconds() > now ? until.nanoseconds() - now : 0;  // it may be any number
   }
-  fetch(limit, enough);
+  fetch(limit, some);
 }
 
 }  // namespace annulet::detail

@@ -36,7 +36,7 @@ class epoll_engine final : public engine {
   void start(request& r, const operation& what) noexcept override;
   void cancel(request& r) noexcept override;
   void look() noexcept override;
-  void glance() noexcept override;
+  bool glance() noexcept override;
   void flush() noexcept override;
   void wait(deadline until) noexcept override;
   [[nodiscard]] int wake_fd() const noexcept override { return wake_fd_; }
@@ -81,7 +81,8 @@ class epoll_engine final : public engine {
   bool stale_ = false;      // an event came for nobody
   std::uint64_t told_ = 0;  // events and completions, ever
   slot_table<slot> slots_;
-  std::vector<entry> entries_;  // by number
+  std::vector<entry> entries_;             // by number
+  static constexpr std::size_t some = 64;  // events for who runs fibers before he takes in more
   std::array<epoll_event, 512> events_;
   intrusive_list<worker_pool::job> callable_;  // calls whose descriptor may be ready
   std::optional<threaded_calls> calls_;

@@ -211,8 +211,7 @@ void hub_core::wait(deadline until) noexcept {
   if (nothing_posted || delivery_failed_) {
     engine_->wait(until);
   } else {
-    // No wait, but the descriptors have their turn.
-    engine_->glance();
+    glance();  // no wait, but the descriptors have their turn
   }
   link_->be_awake();
   if (has_posts()) {
@@ -221,9 +220,20 @@ void hub_core::wait(deadline until) noexcept {
 }
 
 void hub_core::look() noexcept {
-  engine_->glance();
+  glance();
   if (has_posts()) {
     run_posts();
+  }
+}
+
+// Until as many fibers were made ready as run before the next look. Had a thousand been, what was touched for
+// the first of them, a watch and a waiter on a stack each, would have left the caches by the time that they
+// run. Events that nobody waits for make none ready, and hold up nobody. What fires on and on is for the next
+// look.
+void hub_core::glance() noexcept {
+  const std::size_t enough = scheduler_.ready_fibers() + scheduler_.look_every();
+  std::size_t calls = by_fd_.size() / 8 + 1;  // more than what is pending at first can need
+  while (engine_->glance() && --calls != 0 && scheduler_.ready_fibers() < enough) {
   }
 }
 

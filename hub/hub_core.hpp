@@ -88,6 +88,7 @@ class hub_core final : public idle_source {
   [[noreturn, gnu::cold]] static void throw_not_ours(const hub_core* hub, const char* call);
   [[nodiscard]] bool has_posts() const noexcept { return undelivered_ != nullptr || !link_->posts.empty(); }
   void run_posts() noexcept;
+  void glance() noexcept;
   void end_watches() noexcept;
   // Takes all off the list and hands them to each(span of watches) a batch at a time.
   template <class Each>

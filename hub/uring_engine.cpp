@@ -207,7 +207,7 @@ template <class Call>
 // --- the calls
 
 void uring_engine::look() noexcept {
-  calls_->collect();  // no wake read is queued where the hub does not wait
+  calls_->collect();  // that a wake read is done is seen only after an enter, and there may be none
   reap();
   if (!ring_.needs_enter() && changed_.empty() && !unsubmitted_) {
     return;
@@ -217,7 +217,7 @@ void uring_engine::look() noexcept {
   // many make many likely; asking for more than there are costs a sleep (ring.hpp), asking for less another
   // enter. And any number costs the kernel a timeout to read.
   constexpr unsigned unasked = 20;
-  unsigned likely = waited_ ? 0 : std::min(last_look_, look_before_last_);
+  unsigned likely = others_came_ ? 0 : std::min(last_look_, look_before_last_);
   if (likely <= unasked) {
     likely = 0;
   }
@@ -236,24 +236,23 @@ void uring_engine::look() noexcept {
     likely = 0;
   } while ((ring_.needs_enter() || unsubmitted_) && found <= 2 * slots_.size() &&
            empty_rounds <= slots_.size() / 16 + 1);
-  if (!std::exchange(waited_, false)) {
+  if (!std::exchange(others_came_, false)) {
     look_before_last_ = std::exchange(last_look_, found);
   }
 }
 
-void uring_engine::glance() noexcept {
-  calls_->collect();  // no wake read is queued where the hub does not wait
-  unsigned found = reap();
+bool uring_engine::glance() noexcept {
+  calls_->collect();
+  const std::uint64_t before = reaped_;
+  reap();
   if (!ring_.needs_enter() && changed_.empty() && !unsubmitted_) {
-    return;
+    return false;
   }
   prepare_changes();
-  unsigned now = 0;
-  do {
-    enter([&] { return ring_.run_pending(0); });
-    now = reap();
-    found += now;
-  } while (now != 0 && found < enough && ring_.needs_enter());
+  enter([&] { return ring_.run_pending(0); });
+  others_came_ = true;
+  reap();
+  return reaped_ != before && ring_.needs_enter();
 }
 
 void uring_engine::flush() noexcept {
@@ -274,9 +273,12 @@ void uring_engine::wait(deadline until) noexcept {
   reap();
   prepare_changes();
   if (reaped_ != before) {
-    // What was prepared is handed over all the same: events that never cease would keep it here for ever.
-    if (ring_.queued() != 0) {
-      enter([&] { return ring_.submit(); });
+    // What was prepared is handed over all the same, and what is pending in the kernel fetched. Events that
+    // never cease would keep both where they are for ever: requests that are done as soon as they are
+    // submitted give every wait some.
+    if (ring_.queued() != 0 || ring_.needs_enter()) {
+      enter([&] { return ring_.run_pending(0); });
+      reap();
     }
     return;
   }
@@ -286,7 +288,7 @@ void uring_engine::wait(deadline until) noexcept {
     limit = until.nanoseconds() > now ? until.nanoseconds() - now : 0;
   }
   enter([&] { return ring_.wait(limit); });
-  waited_ = true;
+  others_came_ = true;
   reap();
 }
 

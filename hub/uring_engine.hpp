@@ -27,7 +27,7 @@ class uring_engine final : public engine {
   void start(request& r, const operation& what) noexcept override;
   void cancel(request& r) noexcept override;
   void look() noexcept override;
-  void glance() noexcept override;
+  bool glance() noexcept override;
   void flush() noexcept override;
   void wait(deadline until) noexcept override;
   [[nodiscard]] int wake_fd() const noexcept override { return wake_fd_; }
@@ -86,11 +86,11 @@ class uring_engine final : public engine {
   engine_info info_;
   ring ring_;
   slot_table<slot> slots_;
-  // Completions that the last two looks found in the kernel. Only of looks that followed no wait: what a wait
-  // was woken for is the first of a burst that is still coming, and says nothing about how many are there.
+  // Completions that the last two looks found in the kernel. Only of looks with nothing between them: what a
+  // wait was woken for is the first of a burst that is still coming, and a glance leaves some.
   unsigned last_look_ = 0;
   unsigned look_before_last_ = 0;
-  bool waited_ = false;  // since the last look
+  bool others_came_ = false;  // a wait or a glance, since the last look
   int wake_fd_ = -1;
   std::optional<threaded_calls> calls_;
   bool wake_read_queued_ = false;

@@ -16,6 +16,7 @@ namespace annulet::detail {
 class ready_queue {
  public:
   [[nodiscard]] bool empty() const noexcept { return first_ == end_; }
+  [[nodiscard]] std::size_t size() const noexcept { return end_ - first_; }
 
   // A fiber is in the queue once at most, so room for all of them is room enough. May throw std::bad_alloc.
   void make_room(std::size_t fibers) {

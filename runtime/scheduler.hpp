@@ -91,6 +91,9 @@ class scheduler {
     fiber.state = fiber_state::ready;
     ready_.push(fiber);
   }
+  [[nodiscard]] std::size_t ready_fibers() const noexcept { return ready_.size(); }
+  // How many switches there are between two looks at the world outside.
+  [[nodiscard]] unsigned look_every() const noexcept { return options_.look_every; }
   timer_queue& timers() noexcept { return timers_; }
 
   // The two steps of a spawn. Claiming may throw, and has then changed nothing.
