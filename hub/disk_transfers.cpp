@@ -25,7 +25,9 @@ std::optional<bool> are_one_open_file(int first, int second) noexcept {
 }  // namespace
 
 // An answer of the kernel's is about the files that the numbers stand for now. That of the one under way may
-// have been closed behind the hub's back: then the identities are all that is known.
+// have been closed behind the hub's back: then the identities are all that is known. (Where the same file was
+// opened anew under that number nothing shows it, and who comes by a duplicate of the old one is not told to
+// wait.)
 disk_transfers::entry* disk_transfers::find(int fd) noexcept {
   const std::optional<file_identity> file = identity_of(fd);
   const auto is_same = [&](const entry& e) {

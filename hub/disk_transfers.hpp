@@ -34,7 +34,8 @@ class disk_transfers {
       }
     }
 
-    // It is woken when this one has ended.
+    // It is woken when this one has ended, with all that wait: the first of them to make a transfer has them
+    // wait for that one. So N that share an open file cost N looks a transfer; they are few.
     void wait_with(waiter& w) noexcept { waiters_.push_back(w); }
 
    private:
