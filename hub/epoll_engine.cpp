@@ -383,6 +383,7 @@ bool epoll_engine::glance() noexcept {
 void epoll_engine::wait(deadline until) noexcept {
   const std::uint64_t before = told_;
   flush();
+  until = calls_->limit(until);
   std::optional<std::int64_t> limit;
   if (told_ != before || until.is_past()) {
     limit = 0;

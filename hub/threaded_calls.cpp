@@ -32,6 +32,7 @@ void threaded_calls::collect() noexcept {
   while (submitted_ != 0) {
     worker_pool::job* const ended = pool_->take_ended();
     if (ended == nullptr) {
+      (void)pool_->tend();
       return;
     }
     auto& call = static_cast<threaded_call&>(*ended);

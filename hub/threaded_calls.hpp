@@ -4,6 +4,10 @@
 #include "threaded_call.hpp"
 #include "worker_pool.hpp"
 
+#include <annulet/runtime/deadline.hpp>
+
+#include <algorithm>
+#include <chrono>
 #include <cstddef>
 #include <optional>
 
@@ -22,6 +26,11 @@ class threaded_calls {
   void cancel(threaded_call& call) noexcept;
   // Completes those that have ended. Costs nothing where none is under way.
   void collect() noexcept;
+  // Before a wait: how long it may be. Where threads are missing they are asked for again soon.
+  [[nodiscard]] deadline limit(deadline until) noexcept {
+    return submitted_ == 0 || pool_->tend() ? until
+                                            : std::min(until, deadline(std::chrono::milliseconds(10)));
+  }
 
   // Completes the request and forgets the call.
   static void finish(threaded_call& call, io_result result) noexcept;

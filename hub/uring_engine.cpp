@@ -282,6 +282,7 @@ void uring_engine::wait(deadline until) noexcept {
     }
     return;
   }
+  until = calls_->limit(until);
   std::optional<std::int64_t> limit;
   if (!until.is_never()) {
     const std::int64_t now = until.is_past() ? 0 : clock_now();

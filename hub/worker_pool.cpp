@@ -28,35 +28,58 @@ worker_pool::~worker_pool() {
   }
 }
 
+// Refused where nobody is there who would ever take it. Others wait for the threads that are missing.
 bool worker_pool::submit(job& j, urgency how) noexcept {
   const int signal = choose_interrupting_signal();
-  std::unique_lock lock(mutex_);
-  bury(lock);
+  const std::unique_lock lock(mutex_);
+  bury();
   discount_slow();
   const bool urgent = how == urgency::urgent;
-  const bool begins_now = urgent || bounded_running_ + bounded_queued_ < bound;
-  if (begins_now && !has_thread_for_one_more() && !add_thread()) {
-    if (urgent || bounded_running_ + bounded_queued_ == 0) {
-      return false;
-    }
-    short_of_threads_ = true;  // one that has a thread, or is about to, hands it on, if none is to be had
+  const bool alone = bounded_running_ + bounded_queued_ == 0;
+  std::size_t& queued = urgent ? urgent_queued_ : bounded_queued_;
+  ++queued;
+  (urgent ? urgent_ : bounded_).push_back(j);
+  if (!find_threads() && (urgent ? starting_ + idle_ < urgent_queued_ : alone)) {
+    j.unlink();
+    --queued;
+    return false;
   }
   j.how_ = how;
   j.signal_ = signal;
   j.queued_ = true;
-  (urgent ? urgent_ : bounded_).push_back(j);
-  ++(urgent ? urgent_queued_ : bounded_queued_);
-  if (begins_now) {
-    notify(1);
-  } else {
-    keep_watch();
-  }
   return true;
 }
 
-// Whether more threads idle, or are about to begin, than there are jobs which they will take.
-bool worker_pool::has_thread_for_one_more() const noexcept {
-  return starting_ + idle_ > urgent_queued_ + std::min(bounded_queued_, bound - bounded_running_);
+// How many bounded jobs may begin at once.
+std::size_t worker_pool::startable() const noexcept {
+  return std::min(bounded_queued_, bound - bounded_running_);
+}
+
+// Sees to it that so many threads idle, or are about to begin, as there is something to do for: one for each
+// job that may begin, and one that looks after the others. False where some are not to be had now.
+bool worker_pool::find_threads() noexcept {
+  const std::size_t wanted = urgent_queued_ + startable() + (wants_watch() ? 1 : 0);
+  bool found = true;
+  while (found && starting_ + idle_ < wanted) {
+    found = add_thread();
+  }
+  if (!found) {
+    next_attempt_ = std::chrono::steady_clock::now() + std::chrono::milliseconds(10);
+  }
+  short_of_threads_.store(!found, std::memory_order_relaxed);
+  if (urgent_queued_ + startable() != 0 || (wants_watch() && watching_ == 0)) {
+    notify(1);
+  }
+  return found;
+}
+
+bool worker_pool::tend() noexcept {
+  if (!short_of_threads_.load(std::memory_order_relaxed)) {
+    return true;
+  }
+  const std::unique_lock lock(mutex_);
+  discount_slow();
+  return std::chrono::steady_clock::now() >= next_attempt_ && find_threads();
 }
 
 bool worker_pool::withdraw(job& j) noexcept {
@@ -77,36 +100,18 @@ pid_t worker_pool::interrupt(job& j) noexcept {
     arm_interrupting_signal(j.signal_);
     pthread_kill(j.thread_, j.signal_);
   }
-  add_missing_thread();
   return j.running_ ? j.thread_number_ : 0;
 }
 
 worker_pool::job* worker_pool::take_ended() noexcept {
-  std::unique_lock lock(mutex_);
-  bury(lock);
-  if (!ended_.empty()) {
-    return &ended_.pop_front();
-  }
-  add_missing_thread();
-  return nullptr;
+  const std::unique_lock lock(mutex_);
+  bury();
+  return ended_.empty() ? nullptr : &ended_.pop_front();
 }
 
-// For jobs that were to begin, and there was no thread for them: those that run may never end. The hub comes
-// by here whenever it has looked outside, and where it interrupts one.
-void worker_pool::add_missing_thread() noexcept {
-  if (!short_of_threads_) {
-    return;
-  }
-  const std::size_t room = bound - std::min(bound, bounded_running_);
-  if (std::min(bounded_queued_, room) <= starting_ + idle_) {
-    short_of_threads_ = false;
-    return;
-  }
-  const auto now = std::chrono::steady_clock::now();
-  if (now >= next_attempt_) {
-    next_attempt_ = now + std::chrono::milliseconds(10);  // a refusal costs as much as a thread
-    (void)add_thread();
-  }
+// A thread that has left may still have some way to go to its end: that is not waited for here.
+void worker_pool::bury() noexcept {
+  std::erase_if(leaving_, [](pthread_t thread) { return pthread_tryjoin_np(thread, nullptr) == 0; });
 }
 
 // --- the threads
@@ -167,19 +172,6 @@ void worker_pool::discount_slow() noexcept {
   }
 }
 
-// Where there are bounded jobs that have to wait, somebody looks after them. If no thread is to be had, those
-// that run do when they have ended.
-void worker_pool::keep_watch() noexcept {
-  if (!wants_watch() || watching_ != 0 || starting_ != 0) {
-    return;  // who starts comes by here, or watches
-  }
-  if (idle_ != 0) {
-    notify(1);
-  } else {
-    (void)add_thread();
-  }
-}
-
 void worker_pool::notify(int how_many) noexcept {
   news_.fetch_add(1, std::memory_order_relaxed);
   if (idle_ != 0) {
@@ -190,7 +182,7 @@ void worker_pool::notify(int how_many) noexcept {
 // Until there is news, or a job has run for so long that a queued one may begin.
 void worker_pool::idle(std::unique_lock<std::mutex>& lock) noexcept {
   const std::uint32_t seen = news_.load(std::memory_order_relaxed);
-  const std::size_t watches = wants_watch() ? 1 : 0;  // four run, then
+  const std::size_t watches = wants_watch() ? 1 : 0;  // as many as the bound run then, and count
   timespec limit{};
   if (watches != 0) {
     const std::chrono::nanoseconds rest = counted_.front().counts_until_ - std::chrono::steady_clock::now();
@@ -214,7 +206,9 @@ void worker_pool::work() noexcept {
   --starting_;
   for (;;) {
     if (job* const j = next()) {
-      keep_watch();
+      if (!short_of_threads_ && !find_threads()) {
+        ring();  // from now on the hub comes by
+      }
       perform(*j, lock);
     } else if (over_ || (idle_ >= bound && (!wants_watch() || watching_ != 0))) {
       break;
@@ -251,18 +245,14 @@ void worker_pool::perform(job& j, std::unique_lock<std::mutex>& lock) noexcept {
     --slow_;
   }
   ended_.push_back(j);
-  const std::uint64_t one = 1;
-  (void)kernel(SYS_write, wake_fd_, &one, sizeof(one));
+  lock.unlock();  // who is rung comes for it at once
+  ring();
+  lock.lock();
 }
 
-void worker_pool::bury(std::unique_lock<std::mutex>& lock) noexcept {
-  while (!leaving_.empty()) {
-    const pthread_t gone = leaving_.front();
-    leaving_.pop_front();
-    lock.unlock();
-    pthread_join(gone, nullptr);
-    lock.lock();
-  }
+void worker_pool::ring() const noexcept {
+  const std::uint64_t one = 1;
+  (void)kernel(SYS_write, wake_fd_, &one, sizeof(one));
 }
 
 }  // namespace annulet::detail

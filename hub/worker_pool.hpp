@@ -53,7 +53,8 @@ class worker_pool {
     std::chrono::steady_clock::time_point counts_until_;
   };
 
-  // `wake_fd`: an eventfd that is written to when a job has ended. `patience`: how long a bounded job counts.
+  // `wake_fd`: an eventfd that is written to when a job has ended, or threads are missing. `patience`: how
+  // long a bounded job counts.
   explicit worker_pool(int wake_fd,
                        std::chrono::nanoseconds patience = std::chrono::milliseconds(100)) noexcept
       : wake_fd_(wake_fd), patience_(patience) {}
@@ -74,6 +75,9 @@ class worker_pool {
   pid_t interrupt(job& j) noexcept;
   // One that has ended, or null.
   [[nodiscard]] job* take_ended() noexcept;
+  // Where threads were not to be had that there is something to do for, tries again, now and then. False
+  // where they are still missing: to be called again within some milliseconds, or a job may wait for ever.
+  [[nodiscard]] bool tend() noexcept;
 
  private:
   static constexpr std::size_t bound = 4;
@@ -86,15 +90,15 @@ class worker_pool {
   void idle(std::unique_lock<std::mutex>& lock) noexcept;
   void notify(int how_many) noexcept;
   void discount_slow() noexcept;
-  // Whether a queued job may begin before another has ended.
+  [[nodiscard]] std::size_t startable() const noexcept;
+  // Whether others are queued, and may begin before one that runs has ended.
   [[nodiscard]] bool wants_watch() const noexcept {
-    return !bounded_.empty() && (bounded_running_ < bound || slow_ < most_slow);
+    return bounded_queued_ > startable() && slow_ < most_slow;
   }
-  void keep_watch() noexcept;
-  void add_missing_thread() noexcept;
-  [[nodiscard]] bool has_thread_for_one_more() const noexcept;
+  bool find_threads() noexcept;
   [[nodiscard]] bool add_thread() noexcept;
-  void bury(std::unique_lock<std::mutex>& lock) noexcept;
+  void bury() noexcept;
+  void ring() const noexcept;
 
   const int wake_fd_;
   const std::chrono::nanoseconds patience_;
@@ -114,8 +118,8 @@ class worker_pool {
   std::size_t slow_ = 0;             // bounded ones that run, and count no more
   std::size_t starting_ = 0;         // threads that have not looked for a job yet
   std::size_t idle_ = 0;
-  std::size_t watching_ = 0;  // of those, and look after the queued
-  bool short_of_threads_ = false;
+  std::size_t watching_ = 0;                            // of those, and look after the queued
+  std::atomic<bool> short_of_threads_{false};           // changed under the mutex only
   std::chrono::steady_clock::time_point next_attempt_;  // to have one more
   bool over_ = false;
 };

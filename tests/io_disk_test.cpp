@@ -5,10 +5,13 @@
 #include "support/child.hpp"
 #include "support/held_memory.hpp"
 #include "support/io_calls.hpp"
+#include "support/refused_calls.hpp"
 
 #include <doctest/doctest.h>
 
 #include <array>
+#include <atomic>
+#include <cerrno>
 #include <cstdio>
 #include <string>
 #include <thread>
@@ -307,4 +310,43 @@ TEST_CASE("a call that goes on long after it was called off is told of on stderr
   REQUIRE(end.says(words));
   CHECK(end.said.find("annulet: readv(") < end.said.find("given"));
   CHECK(end.said.find(words) == end.said.rfind(words));  // once
+}
+
+TEST_CASE(
+    "a disk transfer for which no thread was to be had gets one later, on a hub that has nothing else to "
+    "do") {
+  if (!held_memory()) {
+    return;
+  }
+  for (const std::size_t stuck : {1, 4}) {
+    CAPTURE(stuck);
+    const auto end = annulet_test::in_child([stuck] {
+      static std::atomic<bool> none_is_to_be_had{false};
+      judge_calls({SCMP_SYS(clone3), SCMP_SYS(clone)},
+                  [](const seccomp_data&) { return none_is_to_be_had ? EAGAIN : 0; });
+      const held_memory memory;
+      const hub home;
+      std::vector<descriptor> files;
+      std::vector<annulet::fiber<std::size_t>> readers;
+      for (std::size_t i = 0; i < stuck; ++i) {
+        const int fd = files.emplace_back(open_status()).get();
+        readers.push_back(spawn_parked([&memory, fd] { return annulet::read(fd, memory.buffer()); }));
+      }
+      memory.await_access();
+      const descriptor file = open_status();
+      none_is_to_be_had = true;
+      auto late = spawn_parked([&] { return read_some(file.get()).size(); });
+      this_fiber::sleep_for(5ms);
+      const bool had_to_wait = !late.done();
+      none_is_to_be_had = false;
+      const bool ended = late.join(limit);
+      memory.give();
+      for (auto& reader : readers) {
+        reader.join();
+      }
+      return had_to_wait && ended && late.get() > 0;
+    });
+    CAPTURE(end.said);
+    CHECK(end.exit == 0);
+  }
 }

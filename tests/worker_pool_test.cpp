@@ -72,23 +72,32 @@ TEST_CASE("where no thread is to be had a job is refused, or waits for one that 
 }
 
 TEST_CASE("a job for which there was no thread gets one later, though those that run do not end") {
-  CHECK(run_apart([] {
-          pool_and_bell here;
-          crowd stuck(here.pool, 1, urgency::bounded);
-          wait_until([&] { return stuck.begun() == 1; });
-          job queued([] { return 7; });
-          rlimit before{};
-          require_ok(::getrlimit(RLIMIT_AS, &before), "getrlimit");
-          const rlimit none{1, before.rlim_max};
-          require_ok(::setrlimit(RLIMIT_AS, &none), "setrlimit");
-          const bool taken = here.pool.submit(queued, urgency::bounded);
-          require_ok(::setrlimit(RLIMIT_AS, &before), "setrlimit");
-          if (!taken || here.next_ended() != &queued) {
-            return 1;
-          }
-          stuck.let_go(1);
-          return here.next_ended() != nullptr ? 0 : 2;
-        }) == 0);
+  for (const std::size_t running : {std::size_t{1}, bound}) {
+    CAPTURE(running);
+    CHECK(run_apart([=] {
+            pool_and_bell here(std::chrono::milliseconds(1));
+            crowd stuck(here.pool, running, urgency::bounded);
+            wait_until([&] { return stuck.begun() == running; });
+            job queued([] { return 7; });
+            rlimit before{};
+            require_ok(::getrlimit(RLIMIT_AS, &before), "getrlimit");
+            const rlimit none{1, before.rlim_max};
+            require_ok(::setrlimit(RLIMIT_AS, &none), "setrlimit");
+            const bool taken = here.pool.submit(queued, urgency::bounded);
+            const bool staffed = here.pool.tend();
+            require_ok(::setrlimit(RLIMIT_AS, &before), "setrlimit");
+            if (!taken || staffed || here.next_ended() != &queued) {
+              return 1;
+            }
+            stuck.let_go(running);
+            for (std::size_t i = 0; i < running; ++i) {
+              if (here.next_ended() == nullptr) {
+                return 2;
+              }
+            }
+            return 0;
+          }) == 0);
+  }
 }
 
 namespace {

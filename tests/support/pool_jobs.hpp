@@ -62,15 +62,17 @@ struct pool_and_bell {
 
   // The next that has ended, or null where none has within ten seconds.
   job* next_ended() {
+    const auto give_up = std::chrono::steady_clock::now() + std::chrono::seconds(10);
     for (;;) {
       if (auto* const ended = pool.take_ended()) {
         return static_cast<job*>(ended);
       }
       pollfd rung{bell.get(), POLLIN, 0};
-      if (::poll(&rung, 1, 10'000) != 1) {
+      if (::poll(&rung, 1, pool.tend() ? 10'000 : 10) == 1) {
+        (void)try_read(bell.get());
+      } else if (std::chrono::steady_clock::now() > give_up) {
         return nullptr;
       }
-      (void)try_read(bell.get());
     }
   }
 
