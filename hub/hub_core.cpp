@@ -93,6 +93,7 @@ void hub_core::attach(watch& w, int fd) {
   fd_state& file = state_of(fd);
   engine_->attach(w, fd);
   file.watchers.push_back(w);
+  ++watched_;
 }
 
 void hub_core::detach(std::span<watch* const> watches) noexcept {
@@ -101,6 +102,7 @@ void hub_core::detach(std::span<watch* const> watches) noexcept {
     static_cast<list_hook<fd_tag>&>(*w).unlink();
     engine_->detach(*w);
   }
+  watched_ -= watches.size();
 }
 
 // In batches, for this must not allocate: the descriptor may be replaced already, and a destructor comes here
@@ -232,7 +234,7 @@ void hub_core::look() noexcept {
 // look.
 void hub_core::glance() noexcept {
   const std::size_t enough = scheduler_.ready_fibers() + scheduler_.look_every();
-  std::size_t calls = by_fd_.size() / 8 + 1;  // more than what is pending at first can need
+  std::size_t calls = watched_ / 8 + 8;  // of two pieces of work a watch, so many take in all
   while (engine_->glance() && --calls != 0 && scheduler_.ready_fibers() < enough) {
   }
 }

@@ -100,6 +100,7 @@ class hub_core final : public idle_source {
   scheduler scheduler_;
   std::unique_ptr<engine> engine_;
   std::vector<std::unique_ptr<fd_state>> by_fd_;
+  std::size_t watched_ = 0;  // watches that are attached
   disk_transfers transfers_;
   watch_list closed_;              // their number is not theirs any more
   posted* undelivered_ = nullptr;  // taken from the inbox, and no memory yet for their fibers
