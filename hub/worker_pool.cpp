@@ -28,20 +28,21 @@ worker_pool::~worker_pool() {
   }
 }
 
-// Refused where nobody is there who would ever take it. Others wait for the threads that are missing.
+// Refused where there is no thread at all for its kind. Others wait for those that are missing.
 bool worker_pool::submit(job& j, urgency how) noexcept {
   const int signal = choose_interrupting_signal();
   const std::unique_lock lock(mutex_);
   bury();
   discount_slow();
   const bool urgent = how == urgency::urgent;
-  const bool alone = bounded_running_ + bounded_queued_ == 0;
+  const bool alone = bounded_running_ + bounded_queued_ + slow_ == 0;
   std::size_t& queued = urgent ? urgent_queued_ : bounded_queued_;
   ++queued;
   (urgent ? urgent_ : bounded_).push_back(j);
   if (!find_threads() && (urgent ? starting_ + idle_ < urgent_queued_ : alone)) {
     j.unlink();
     --queued;
+    note_shortage();
     return false;
   }
   j.how_ = how;
@@ -55,22 +56,32 @@ std::size_t worker_pool::startable() const noexcept {
   return std::min(bounded_queued_, bound - bounded_running_);
 }
 
-// Sees to it that so many threads idle, or are about to begin, as there is something to do for: one for each
-// job that may begin, and one that looks after the others. False where some are not to be had now.
+// Whether fewer threads idle, or are about to look for a job, than there is something to do for: one for each
+// job that may begin, and one that looks after the others.
+bool worker_pool::is_short() const noexcept {
+  return starting_ + idle_ < urgent_queued_ + startable() + (wants_watch() ? 1 : 0);
+}
+
+void worker_pool::note_shortage() noexcept { short_of_threads_.store(is_short(), std::memory_order_relaxed); }
+
+// Starts those that are missing. False where some are not to be had now.
 bool worker_pool::find_threads() noexcept {
-  const std::size_t wanted = urgent_queued_ + startable() + (wants_watch() ? 1 : 0);
-  bool found = true;
-  while (found && starting_ + idle_ < wanted) {
-    found = add_thread();
+  while (is_short()) {
+    if (!add_thread()) {
+      next_attempt_ = std::chrono::steady_clock::now() + std::chrono::milliseconds(10);
+      break;
+    }
   }
-  if (!found) {
-    next_attempt_ = std::chrono::steady_clock::now() + std::chrono::milliseconds(10);
-  }
-  short_of_threads_.store(!found, std::memory_order_relaxed);
+  note_shortage();
+  wake_one();
+  return !short_of_threads_;
+}
+
+// If there is something to do for it.
+void worker_pool::wake_one() noexcept {
   if (urgent_queued_ + startable() != 0 || (wants_watch() && watching_ == 0)) {
     notify(1);
   }
-  return found;
 }
 
 bool worker_pool::tend() noexcept {
@@ -200,17 +211,20 @@ void worker_pool::idle(std::unique_lock<std::mutex>& lock) noexcept {
   discount_slow();
 }
 
-// As many threads as the bound are kept for the next jobs; those beyond it leave.
+// As many threads are kept for the next jobs as run bounded ones, and one that looks after others; those
+// beyond leave.
 void worker_pool::work() noexcept {
   std::unique_lock lock(mutex_);
   --starting_;
   for (;;) {
     if (job* const j = next()) {
-      if (!short_of_threads_ && !find_threads()) {
+      if (short_of_threads_) {
+        wake_one();
+      } else if (!find_threads()) {
         ring();  // from now on the hub comes by
       }
       perform(*j, lock);
-    } else if (over_ || (idle_ >= bound && (!wants_watch() || watching_ != 0))) {
+    } else if (over_ || (idle_ > bound && (!wants_watch() || watching_ != 0))) {
       break;
     } else {
       idle(lock);
@@ -245,9 +259,11 @@ void worker_pool::perform(job& j, std::unique_lock<std::mutex>& lock) noexcept {
     --slow_;
   }
   ended_.push_back(j);
-  lock.unlock();  // who is rung comes for it at once
+  ++starting_;    // to look for the next job, which may be submitted before it does
+  lock.unlock();  // who is rung comes for the job at once
   ring();
   lock.lock();
+  --starting_;
 }
 
 void worker_pool::ring() const noexcept {

@@ -95,7 +95,10 @@ class worker_pool {
   [[nodiscard]] bool wants_watch() const noexcept {
     return bounded_queued_ > startable() && slow_ < most_slow;
   }
+  [[nodiscard]] bool is_short() const noexcept;
+  void note_shortage() noexcept;
   bool find_threads() noexcept;
+  void wake_one() noexcept;
   [[nodiscard]] bool add_thread() noexcept;
   void bury() noexcept;
   void ring() const noexcept;
@@ -116,7 +119,7 @@ class worker_pool {
   std::size_t bounded_queued_ = 0;
   std::size_t bounded_running_ = 0;  // and count
   std::size_t slow_ = 0;             // bounded ones that run, and count no more
-  std::size_t starting_ = 0;         // threads that have not looked for a job yet
+  std::size_t starting_ = 0;         // threads that are about to look for a job
   std::size_t idle_ = 0;
   std::size_t watching_ = 0;                            // of those, and look after the queued
   std::atomic<bool> short_of_threads_{false};           // changed under the mutex only
