@@ -82,7 +82,11 @@ TEST_CASE("a select with nothing pending makes no system call but the park's, an
   if (on_epoll()) {
     CHECK(parts[0][waits] <= 1000 + breaths(1000));
     CHECK(total(parts[0]) == parts[0][waits]);
-    CHECK(parts[1] == syscall_counts{{waits, 3 * times}});  // a look, the park, and a look at its end
+    // A look, the park, and a look at its end. A ring that was tried first and refused later than its set-up
+    // interrupts one wait when the kernel comes to its end.
+    CHECK(parts[1][waits] >= 3 * times);
+    CHECK(parts[1][waits] <= 3 * times + 1);
+    CHECK(total(parts[1]) == parts[1][waits]);
   } else {
     CHECK(total(parts[0]) == 0);
     CHECK(parts[1] == syscall_counts{{waits, times}});
