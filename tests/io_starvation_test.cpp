@@ -49,6 +49,15 @@ void greet_oneself(const bool& over) {
   }
 }
 
+std::vector<annulet::hub_options> all_ring_modes() {
+  std::vector<annulet::hub_options> all;
+  for (const auto mode :
+       {ring_mode::defer_taskrun, ring_mode::coop_taskrun, ring_mode::submit_all, ring_mode::plain}) {
+    all.emplace_back().mode = mode;
+  }
+  return all;
+}
+
 std::size_t count_read(int fd) {
   std::array<char, 8> text;
   return annulet::read(fd, text);
@@ -57,11 +66,8 @@ std::size_t count_read(int fd) {
 }  // namespace
 
 TEST_CASE("two that play ping-pong starve nobody who waits for a pipe or a terminal") {
-  for (const auto mode :
-       {ring_mode::defer_taskrun, ring_mode::coop_taskrun, ring_mode::submit_all, ring_mode::plain}) {
-    CAPTURE(static_cast<int>(mode));
-    annulet::hub_options options;
-    options.mode = mode;
+  for (const auto& options : all_ring_modes()) {
+    CAPTURE(static_cast<int>(options.mode));
     const hub home(options);
     auto [mine, peer] = make_socket_pair();
     const auto left = annulet::descriptor::adopt(mine.release());
@@ -93,11 +99,8 @@ TEST_CASE("two that play ping-pong starve nobody who waits for a pipe or a termi
 }
 
 TEST_CASE("requests that are done as soon as they are submitted, again and again, starve nobody") {
-  for (const auto mode :
-       {ring_mode::defer_taskrun, ring_mode::coop_taskrun, ring_mode::submit_all, ring_mode::plain}) {
-    CAPTURE(static_cast<int>(mode));
-    annulet::hub_options options;
-    options.mode = mode;
+  for (const auto& options : all_ring_modes()) {
+    CAPTURE(static_cast<int>(options.mode));
     const hub home(options);
     const auto ends = make_pipe();
     auto reader = spawn_parked([&] { return count_read(ends.reader.get()); });

@@ -20,6 +20,7 @@
 #include <chrono>
 #include <cstdint>
 #include <stdexcept>
+#include <string>
 #include <vector>
 
 using namespace std::chrono_literals;
@@ -62,6 +63,15 @@ constexpr unsigned times = 100;
 // Others have their turn after so many switches, and so has the kernel; a select counts for one or two.
 constexpr unsigned breaths(unsigned selects) { return selects / 32 + 1; }
 
+// Whether a ring was set up before the hub's, and refused by a later call. When the kernel comes to its end,
+// some time afterwards, it interrupts one wait.
+bool ring_ended_unused() {
+  const auto refused = hub().engine_report().refused;
+  return std::ranges::any_of(refused, [](const std::string& why) {
+    return why.starts_with("io_uring_enter") || why.starts_with("io_uring_register");
+  });
+}
+
 }  // namespace
 
 TEST_CASE("a select with nothing pending makes no system call but the park's, and epoll's looks") {
@@ -82,11 +92,9 @@ TEST_CASE("a select with nothing pending makes no system call but the park's, an
   if (on_epoll()) {
     CHECK(parts[0][waits] <= 1000 + breaths(1000));
     CHECK(total(parts[0]) == parts[0][waits]);
-    // A look, the park, and a look at its end. A ring that was tried first and refused later than its set-up
-    // interrupts one wait when the kernel comes to its end.
-    CHECK(parts[1][waits] >= 3 * times);
-    CHECK(parts[1][waits] <= 3 * times + 1);
     CHECK(total(parts[1]) == parts[1][waits]);
+    CHECK(parts[1][waits] >= 3 * times);  // a look, the park, and a look at its end
+    CHECK(parts[1][waits] <= 3 * times + (ring_ended_unused() ? 1 : 0));
   } else {
     CHECK(total(parts[0]) == 0);
     CHECK(parts[1] == syscall_counts{{waits, times}});
