@@ -376,6 +376,7 @@ void epoll_engine::look() noexcept {
 }
 
 bool epoll_engine::glance() noexcept {
+  calls_->tend();  // where fibers are always ready nothing else does
   flush();
   return fetch(0, some) == some;
 }

@@ -26,10 +26,12 @@ class threaded_calls {
   void cancel(threaded_call& call) noexcept;
   // Completes those that have ended. Costs nothing where none is under way.
   void collect() noexcept;
-  // Before a wait: how long it may be. Where threads are missing they are asked for again soon.
+  // Where threads are missing, asks for them again now and then. False where they still are: to be called
+  // again soon. Costs nothing where no call is under way.
+  bool tend() noexcept { return submitted_ == 0 || pool_->tend(); }
+  // Before a wait: how long it may be.
   [[nodiscard]] deadline limit(deadline until) noexcept {
-    return submitted_ == 0 || pool_->tend() ? until
-                                            : std::min(until, deadline(std::chrono::milliseconds(10)));
+    return tend() ? until : std::min(until, deadline(std::chrono::milliseconds(10)));
   }
 
   // Completes the request and forgets the call.

@@ -3,6 +3,8 @@
 #include "interrupting_signal.hpp"
 #include "syscalls.hpp"
 
+#include <annulet/runtime/check.hpp>
+
 #include <algorithm>
 #include <csignal>
 #include <cstdint>
@@ -62,7 +64,22 @@ bool worker_pool::is_short() const noexcept {
   return starting_ + idle_ < urgent_queued_ + startable() + (wants_watch() ? 1 : 0);
 }
 
-void worker_pool::note_shortage() noexcept { short_of_threads_.store(is_short(), std::memory_order_relaxed); }
+void worker_pool::note_shortage() noexcept {
+  const bool is = is_short();
+  if (is && !short_of_threads_) {
+    short_since_ = std::chrono::steady_clock::now();
+    shortage_reported_ = false;
+  }
+  short_of_threads_.store(is, std::memory_order_relaxed);
+}
+
+void worker_pool::report_shortage(std::chrono::steady_clock::time_point now) noexcept {
+  if (shortage_reported_ || urgent_queued_ + startable() == 0 || now - short_since_ < 50 * patience_) {
+    return;
+  }
+  shortage_reported_ = true;
+  report("a call has been waiting for a thread for long, and none is to be had");
+}
 
 // Starts those that are missing. False where some are not to be had now.
 bool worker_pool::find_threads() noexcept {
@@ -90,7 +107,15 @@ bool worker_pool::tend() noexcept {
   }
   const std::unique_lock lock(mutex_);
   discount_slow();
-  return std::chrono::steady_clock::now() >= next_attempt_ && find_threads();
+  const auto now = std::chrono::steady_clock::now();
+  if (now < next_attempt_) {
+    return false;
+  }
+  if (!find_threads()) {
+    report_shortage(now);
+    return false;
+  }
+  return true;
 }
 
 bool worker_pool::withdraw(job& j) noexcept {

@@ -65,7 +65,8 @@ class worker_pool {
 
   // Those below are for the hub's thread.
 
-  // False where there is no thread for it, and none can be had: then nothing has changed.
+  // False where there is no thread for it, and none can be had: then nothing has changed. A bounded one that
+  // others are before waits for theirs, also where these do not end; it is told on stderr if that takes long.
   [[nodiscard]] bool submit(job& j, urgency how) noexcept;
   // True where it had not begun: it is not run.
   [[nodiscard]] bool withdraw(job& j) noexcept;
@@ -97,6 +98,7 @@ class worker_pool {
   }
   [[nodiscard]] bool is_short() const noexcept;
   void note_shortage() noexcept;
+  void report_shortage(std::chrono::steady_clock::time_point now) noexcept;
   bool find_threads() noexcept;
   void wake_one() noexcept;
   [[nodiscard]] bool add_thread() noexcept;
@@ -124,6 +126,8 @@ class worker_pool {
   std::size_t watching_ = 0;                            // of those, and look after the queued
   std::atomic<bool> short_of_threads_{false};           // changed under the mutex only
   std::chrono::steady_clock::time_point next_attempt_;  // to have one more
+  std::chrono::steady_clock::time_point short_since_;
+  bool shortage_reported_ = false;
   bool over_ = false;
 };
 

@@ -224,7 +224,7 @@ TEST_CASE("a selector and the calls of fibers may use one descriptor at the same
     CHECK(look(sel).empty());
   }
   sel.modify(file, both);
-  fill(number);
+  fill_for_good(number, peer.get());
   auto selecting = park_in_select(sel);
   auto sending = spawn_parked([&] { return file.send("x"sv, limit); });
   CHECK_FALSE(sending.done());
@@ -238,6 +238,8 @@ TEST_CASE("a selector and the calls of fibers may use one descriptor at the same
   auto closed = park_in_select(sel);
   file.close();
   CHECK(closed.get() == event_map{{number, io_event::read}});
-  CHECK(drain(peer.get()) == false);
+  while (drain(peer.get())) {  // the end comes behind what was still to be sent
+    this_fiber::sleep_for(1ms);
+  }
   sel.unregister(number);
 }

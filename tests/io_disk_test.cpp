@@ -313,14 +313,18 @@ TEST_CASE("a call that goes on long after it was called off is told of on stderr
 }
 
 TEST_CASE(
-    "a disk transfer for which no thread was to be had gets one later, on a hub that has nothing else to "
-    "do") {
+    "a disk transfer for which no thread was to be had gets one later, on a hub that sleeps or is busy") {
   if (!held_memory()) {
     return;
   }
-  for (const std::size_t stuck : {1, 4}) {
+  struct course {
+    std::size_t stuck;
+    std::size_t busy_fibers;
+  };
+  for (const auto [stuck, busy_fibers] : {course{1, 0}, {4, 0}, {1, 2}}) {
     CAPTURE(stuck);
-    const auto end = annulet_test::in_child([stuck] {
+    CAPTURE(busy_fibers);
+    const auto end = annulet_test::in_child([stuck = stuck, busy_fibers = busy_fibers] {
       static std::atomic<bool> none_is_to_be_had{false};
       judge_calls({SCMP_SYS(clone3), SCMP_SYS(clone)},
                   [](const seccomp_data&) { return none_is_to_be_had ? EAGAIN : 0; });
@@ -335,6 +339,13 @@ TEST_CASE(
       memory.await_access();
       const descriptor file = open_status();
       none_is_to_be_had = true;
+      for (std::size_t i = 0; i < busy_fibers; ++i) {
+        spawn([] {
+          for (;;) {
+            this_fiber::yield();
+          }
+        }).detach();
+      }
       auto late = spawn_parked([&] { return read_some(file.get()).size(); });
       this_fiber::sleep_for(5ms);
       const bool had_to_wait = !late.done();

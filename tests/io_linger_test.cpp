@@ -23,13 +23,10 @@ void set_linger(int fd, int seconds) {
 }
 
 // More than both sides' buffers hold, which grow.
-void fill_all(int fd) {
-  const std::string block(1 << 16, 'x');
-  while (annulet::try_send(fd, block)) {
-  }
-  this_fiber::sleep_for(20ms);
-  while (annulet::try_send(fd, block)) {
-  }
+socket_pair full_tcp_pair() {
+  socket_pair pair = make_tcp_pair();
+  fill_for_good(pair.first.get(), pair.second.get());
+  return pair;
 }
 
 struct course {
@@ -56,9 +53,8 @@ course beside_a_ticker(Body&& body) {
 
 TEST_CASE("a close that lingers has waited when it returns, and stopped its fiber alone") {
   const hub home;
-  auto [mine, peer] = make_tcp_pair();
+  auto [mine, peer] = full_tcp_pair();
   set_linger(mine.get(), 1);
-  fill_all(mine.get());
   const auto seen = beside_a_ticker([&] { annulet::close(mine.release()); });
   CHECK(seen.in_all >= 900ms);
   CHECK(seen.longest_stop < 500ms);
@@ -66,9 +62,8 @@ TEST_CASE("a close that lingers has waited when it returns, and stopped its fibe
 
 TEST_CASE("a close that lingers is over when the peer has taken all") {
   const hub home;
-  auto [mine, peer] = make_tcp_pair();
+  auto [mine, peer] = full_tcp_pair();
   set_linger(mine.get(), 60);
-  fill_all(mine.get());
   auto closing = spawn([&] { annulet::close(mine.release()); });
   this_fiber::sleep_for(5ms);
   CHECK_FALSE(closing.done());
@@ -80,10 +75,9 @@ TEST_CASE("a close that lingers is over when the peer has taken all") {
 
 TEST_CASE("dup2 onto a connection that lingers waits as a close of it does") {
   const hub home;
-  auto [mine, peer] = make_tcp_pair();
+  auto [mine, peer] = full_tcp_pair();
   const auto other = make_eventfd();
   set_linger(mine.get(), 1);
-  fill_all(mine.get());
   const auto seen = beside_a_ticker([&] { annulet::dup2(other.get(), mine.get()); });
   CHECK(seen.in_all >= 900ms);
   CHECK(seen.longest_stop < 500ms);

@@ -196,22 +196,27 @@ TEST_CASE("a write_all or read_exactly that waits a thousand times is as quick a
       got += annulet::read(ends.reader.get(), room);
     }
   };
-  const auto in_calls = time_of([&] {
-    auto writer = spawn([&] {
-      for (const_buffer rest = all; rest.size() > 0;) {
-        rest = rest.without_first(annulet::write(ends.writer.get(), rest));
-      }
+  // Some 128 waits in which each that was held to be in vain would cost a millisecond, in every round. What
+  // other programs take of the time is not in every round.
+  auto least_more = steady::duration::max();
+  for (int round = 0; round < 10 && least_more >= 60ms; ++round) {
+    const auto in_calls = time_of([&] {
+      auto writer = spawn([&] {
+        for (const_buffer rest = all; rest.size() > 0;) {
+          rest = rest.without_first(annulet::write(ends.writer.get(), rest));
+        }
+      });
+      read_all();
+      writer.get();
     });
-    read_all();
-    writer.get();
-  });
-  const auto at_once = time_of([&] {
-    auto writer = spawn([&] { annulet::write_all(ends.writer.get(), all); });
-    read_all();
-    writer.get();
-  });
-  // Some 128 waits in which each that was held to be in vain would cost a millisecond.
-  CHECK(at_once < in_calls + 60ms);
+    const auto at_once = time_of([&] {
+      auto writer = spawn([&] { annulet::write_all(ends.writer.get(), all); });
+      read_all();
+      writer.get();
+    });
+    least_more = std::min(least_more, at_once - in_calls);
+  }
+  CHECK(least_more < 60ms);
 }
 
 TEST_CASE("the deadline of write_all and read_exactly comes, however lively the peer is") {
@@ -339,10 +344,8 @@ TEST_CASE("a close that lingers stops its fiber and no other, and the number is 
 
 TEST_CASE("urgent data is sent when there is room, in its turn") {
   const hub home;
-  auto [mine, peer] = make_tcp_pair();
-  const std::string block(1 << 16, 'x');
-  while (annulet::try_send(mine.get(), block)) {
-  }
+  const auto [mine, peer] = make_tcp_pair();
+  fill_for_good(mine.get(), peer.get());
   CHECK(passes_deadline(
       [&] { (void)annulet::send(mine.get(), "!"sv, annulet::message_flags(MSG_OOB), 20ms); }));
   auto sender =

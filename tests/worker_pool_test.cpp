@@ -1,6 +1,7 @@
 #include <annulet/hub/worker_pool.hpp>
 
 #include "support/apart.hpp"
+#include "support/child.hpp"
 #include "support/pool_jobs.hpp"
 
 #include <doctest/doctest.h>
@@ -15,11 +16,13 @@
 #include <ctime>
 #include <filesystem>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <thread>
 #include <vector>
 
 #include <poll.h>
+#include <sys/eventfd.h>
 #include <sys/resource.h>
 
 using namespace annulet::test;
@@ -100,26 +103,60 @@ TEST_CASE("a job for which there was no thread gets one later, though those that
   }
 }
 
-TEST_CASE("one thread that there is makes job after job, where no other is to be had") {
+TEST_CASE("a job that waits for a thread for long is told of on stderr, once") {
+  const auto end = annulet_test::in_child([] {
+    pool_and_bell here(std::chrono::milliseconds(1));
+    crowd stuck(here.pool, 1, urgency::bounded);
+    wait_until([&] { return stuck.begun() == 1; });
+    job queued([] { return 7; });
+    rlimit before{};
+    require_ok(::getrlimit(RLIMIT_AS, &before), "getrlimit");
+    const rlimit none{1, before.rlim_max};
+    require_ok(::setrlimit(RLIMIT_AS, &none), "setrlimit");
+    const bool taken = here.pool.submit(queued, urgency::bounded);
+    bool staffed = false;
+    for (int i = 0; i < 20; ++i) {
+      staffed = here.pool.tend() || staffed;
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    require_ok(::setrlimit(RLIMIT_AS, &before), "setrlimit");
+    const bool ended = here.next_ended() == &queued;
+    stuck.let_go(1);
+    return taken && !staffed && ended && here.next_ended() != nullptr;
+  });
+  CAPTURE(end.said);
+  CHECK(end.exit == 0);
+  constexpr auto words = "waiting for a thread for long";
+  REQUIRE(end.says(words));
+  CHECK(end.said.find(words) == end.said.rfind(words));
+}
+
+TEST_CASE(
+    "a thread that is just telling of a job counts as there for the next, where no other is to be had") {
   CHECK(run_apart([] {
-          pool_and_bell here;
-          job first([] { return 1; });
-          if (!here.pool.submit(first, urgency::bounded) || here.next_ended() != &first) {
+          const descriptor bell(require_ok(::eventfd(0, EFD_CLOEXEC), "eventfd"));
+          worker_pool pool(bell.get(), std::chrono::hours(1));
+          job only([] { return 1; });
+          const auto ended = [&] {
+            wait_until([&] { return pool.take_ended() == &only; });
+            return true;
+          };
+          const std::uint64_t full = std::numeric_limits<std::uint64_t>::max() - 1;
+          std::uint64_t count = 0;
+          require_ok(static_cast<int>(::write(bell.get(), &full, sizeof(full))), "write to an eventfd");
+          if (!pool.submit(only, urgency::bounded) || !ended()) {
             return 1;
           }
+          // Its thread is held up where it rings.
           rlimit limit{};
           require_ok(::getrlimit(RLIMIT_AS, &limit), "getrlimit");
           limit.rlim_cur = 1;
           require_ok(::setrlimit(RLIMIT_AS, &limit), "setrlimit");
-          for (int i = 0; i < 20'000; ++i) {
-            const urgency how = i % 2 == 0 ? urgency::bounded : urgency::urgent;
-            if (!here.pool.submit(first, how)) {
-              return 2;
-            }
-            while (here.pool.take_ended() == nullptr) {  // before its thread has come to rest
-            }
+          if (!pool.submit(only, urgency::bounded)) {
+            return 2;
           }
-          return 0;
+          require_ok(static_cast<int>(::read(bell.get(), &count, sizeof(count))), "read from an eventfd");
+          return ended() ? 0 : 3;
         }) == 0);
 }
 
@@ -165,7 +202,7 @@ TEST_CASE("bounded jobs that run for long hold up no others, though nothing happ
   job queued([] { return 7; });
   REQUIRE(here.pool.submit(queued, urgency::bounded));
   CHECK(here.next_ended() == &queued);
-  CHECK(stuck.begun() == 3 * bound);
+  wait_until([&] { return stuck.begun() == 3 * bound; });
   // Those that are there still do not count.
   job next([] { return 8; });
   REQUIRE(here.pool.submit(next, urgency::bounded));

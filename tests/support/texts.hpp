@@ -3,8 +3,10 @@
 
 #include "files.hpp"
 
+#include <chrono>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -58,6 +60,21 @@ inline short revents_of(int fd, int events) {
   pollfd asked{fd, static_cast<short>(events), 0};
   require_ok(::poll(&asked, 1, 0), "poll");
   return asked.revents;
+}
+
+// Fills a TCP connection for good: of what it takes at once some moves on to the peer for a while, and leaves
+// room again.
+inline void fill_for_good(int fd, int peer) {
+  const int size = 16384;
+  require_ok(::setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size)), "SO_SNDBUF");
+  require_ok(::setsockopt(peer, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size)), "SO_RCVBUF");
+  for (int quiet = 0; quiet < 20; ++quiet) {
+    if ((revents_of(fd, POLLOUT) & POLLOUT) != 0) {
+      fill(fd);
+      quiet = 0;
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
 }
 
 inline std::uint16_t port_of(int socket) {
