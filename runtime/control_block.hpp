@@ -20,7 +20,7 @@
 
 namespace annulet {
 
-class timeout;
+class [[gnu::visibility("default")]] timeout;  // as where it is defined: the first mention decides
 
 namespace detail {
 

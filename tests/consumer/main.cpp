@@ -9,6 +9,8 @@
 
 #include <annulet/hub/hub.hpp>
 #include <annulet/hub/io.hpp>
+#include <annulet/runtime/cancellation.hpp>
+#include <annulet/runtime/event.hpp>
 #include <annulet/runtime/fiber.hpp>
 #include <annulet/selector/selector.hpp>
 
@@ -16,6 +18,7 @@ using namespace std::chrono_literals;
 
 int main() {
   annulet::hub hub;
+  const annulet::timeout all_of_it(30s);
   int ends[2];
   if (socketpair(AF_UNIX, SOCK_STREAM, 0, ends) != 0) {
     return 1;
@@ -33,6 +36,8 @@ int main() {
     return ready.size();
   });
 
+  annulet::event nothing;
+  nothing.wait(0s);
   annulet::this_fiber::yield();  // now the other fiber is parked in select
   constexpr std::string_view hello = "hello";
   annulet::write_all(here, hello, 10s);
