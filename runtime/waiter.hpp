@@ -28,6 +28,7 @@ class waiter : public list_hook<>, private timer_node {
 
   // False where somebody else was first; then this changed nothing. The hub's thread only.
   bool wake(wake_reason why) noexcept;
+  [[nodiscard]] control_block& fiber() const noexcept { return fiber_; }
 
  private:
   friend class scheduler;

@@ -1,0 +1,62 @@
+#include "barrier.hpp"
+
+#include <stdexcept>
+#include <utility>
+
+namespace annulet {
+
+barrier::barrier(std::size_t count, std::function<void()> completion)
+    : count_(count), completion_(std::move(completion)) {
+  if (count == 0) {
+    throw std::invalid_argument("annulet: barrier: a count of 0");
+  }
+}
+
+bool barrier::arrive_and_wait(deadline until) {
+  constexpr const char* call = "barrier::arrive_and_wait";
+  waiting_.begin(call);
+  if (count_ == 0) {
+    throw std::logic_error("annulet: barrier::arrive_and_wait: all have left");
+  }
+  if (has_arrived(count_ - 1)) {
+    complete();
+    return true;
+  }
+  ++arrived_;
+  detail::waiter w(waiting_.running());
+  return waiting_.park(w, until, call);
+}
+
+void barrier::leave() {
+  waiting_.require_own_thread("barrier::leave");
+  if (count_ == 0) {
+    throw std::logic_error("annulet: barrier::leave: all have left");
+  }
+  --count_;
+  if (count_ != 0 && has_arrived(count_)) {
+    complete();
+  }
+}
+
+// Whether so many wait. One that gave up left the line when it was woken, before its fiber ran.
+bool barrier::has_arrived(std::size_t needed) noexcept {
+  if (arrived_ >= needed) {
+    arrived_ = waiting_.size();
+  }
+  return arrived_ >= needed;
+}
+
+void barrier::complete() {
+  struct releasing {
+    barrier& b;
+    ~releasing() {
+      b.arrived_ = 0;
+      b.waiting_.wake_all();
+    }
+  } const at_end{*this};
+  if (completion_) {
+    completion_();
+  }
+}
+
+}  // namespace annulet

@@ -1,0 +1,35 @@
+// Opens once, when it has been counted down to zero, and stays open.
+//
+// For the fibers of one thread.
+#pragma once
+
+#include "deadline.hpp"
+#include "wait_queue.hpp"
+
+#include <cstddef>
+
+namespace [[gnu::visibility("default")]] annulet {
+
+class latch {
+ public:
+  explicit latch(std::size_t count) noexcept : count_(count) {}
+  latch(const latch&) = delete;
+  latch& operator=(const latch&) = delete;
+  // Fibers that still wait get std::logic_error out of wait().
+  ~latch() = default;
+
+  // Does not park. std::logic_error where that is more than is left; then nothing was counted.
+  void count_down(std::size_t by = 1);
+  // Does not park.
+  [[nodiscard]] bool is_open() const noexcept { return count_ == 0; }
+  // Parks until it is open. False where the deadline came first.
+  bool wait(deadline until = deadline::never());
+  // Both. What was counted stays counted, also where the wait is ended by the deadline or a cancellation.
+  bool arrive_and_wait(deadline until = deadline::never());
+
+ private:
+  detail::wait_queue waiting_;
+  std::size_t count_;
+};
+
+}  // namespace annulet

@@ -1,0 +1,51 @@
+// A mutex that its holder may lock again, and has to unlock as often. All else is as in mutex.hpp.
+#pragma once
+
+#include "mutex.hpp"
+
+#include <cstddef>
+
+namespace [[gnu::visibility("default")]] annulet {
+
+class recursive_mutex {
+ public:
+  // Parks until it is this fiber's.
+  void lock() { (void)lock(deadline::never()); }
+  // False where the deadline came first.
+  bool lock(deadline until) {
+    if (!mutex_.held() && !mutex_.lock(until)) {
+      return false;
+    }
+    ++depth_;
+    return true;
+  }
+  // Does not park. False where another fiber has it.
+  bool try_lock() {
+    if (!mutex_.held() && !mutex_.try_lock()) {
+      return false;
+    }
+    ++depth_;
+    return true;
+  }
+  // Does not park. std::logic_error where another fiber has it, or none.
+  void unlock() {
+    if (!mutex_.held() || --depth_ == 0) {
+      mutex_.unlock();
+    }
+  }
+
+  template <class Rep, class Period>
+  bool try_lock_for(std::chrono::duration<Rep, Period> how_long) {
+    return lock(deadline(how_long));
+  }
+  template <class Duration>
+  bool try_lock_until(std::chrono::time_point<deadline::clock, Duration> when) {
+    return lock(deadline(when));
+  }
+
+ private:
+  mutex mutex_;
+  std::size_t depth_ = 0;  // of the holder
+};
+
+}  // namespace annulet

@@ -1,0 +1,46 @@
+#include "semaphore.hpp"
+
+#include <stdexcept>
+#include <string>
+
+namespace annulet {
+
+semaphore::semaphore(std::size_t initial, std::size_t most) : permits_(initial), most_(most) {
+  if (initial > most) {
+    throw std::invalid_argument("annulet: semaphore: " + std::to_string(initial) + " permits, and " +
+                                std::to_string(most) + " at most");
+  }
+}
+
+bool semaphore::acquire(deadline until) {
+  constexpr const char* call = "semaphore::acquire";
+  waiting_.begin(call);
+  if (permits_ != 0) {
+    --permits_;
+    return true;
+  }
+  detail::waiter w(waiting_.running());
+  return waiting_.park(w, until, call);
+}
+
+bool semaphore::try_acquire() {
+  waiting_.require_own_thread("semaphore::try_acquire");
+  if (permits_ == 0) {
+    return false;
+  }
+  --permits_;
+  return true;
+}
+
+void semaphore::release(std::size_t permits) {
+  waiting_.require_own_thread("semaphore::release");
+  if (permits > most_ - permits_) {
+    throw std::logic_error("annulet: semaphore::release: more than the bound of " + std::to_string(most_));
+  }
+  for (; permits != 0 && !waiting_.empty(); --permits) {
+    waiting_.wake_one();
+  }
+  permits_ += permits;
+}
+
+}  // namespace annulet

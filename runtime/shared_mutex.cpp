@@ -1,0 +1,120 @@
+#include "shared_mutex.hpp"
+
+#include "control_block.hpp"
+
+#include <stdexcept>
+#include <string>
+
+namespace annulet {
+
+using detail::wake_reason;
+
+namespace {
+enum class wish : bool { reading, writing };
+}
+
+struct shared_mutex::queued : detail::waiter {
+  queued(detail::control_block& fiber, wish w) noexcept : waiter(fiber), wants(w) {}
+  const wish wants;
+};
+
+void shared_mutex::require_not_writer(const char* call) {
+  if (writer_ == waiting_.running().id) {
+    throw std::logic_error(std::string("annulet: ") + call + ": " + waiting_.running().describe() +
+                           " has it for writing already");
+  }
+}
+
+bool shared_mutex::lock(deadline until) {
+  constexpr const char* call = "shared_mutex::lock";
+  waiting_.begin(call, in_use());
+  require_not_writer(call);
+  if (!in_use()) {
+    writer_ = waiting_.running().id;
+    return true;
+  }
+  queued w(waiting_.running(), wish::writing);
+  return wait(w, until, call);
+}
+
+bool shared_mutex::lock_shared(deadline until) {
+  constexpr const char* call = "shared_mutex::lock_shared";
+  waiting_.begin(call, in_use());
+  require_not_writer(call);
+  if (writer_ == nobody && waiting_.empty()) {
+    ++readers_;
+    return true;
+  }
+  queued w(waiting_.running(), wish::reading);
+  return wait(w, until, call);
+}
+
+// A writer that gives up may have been all that kept the readers behind it waiting.
+bool shared_mutex::wait(queued& w, deadline until, const char* call) {
+  waiting_.throw_if_interrupted();
+  const wake_reason why = waiting_.park_and_tell(w, until);
+  if (why == wake_reason::ready) {
+    return true;
+  }
+  if (why != wake_reason::closed) {
+    serve();
+  }
+  if (why != wake_reason::timed_out) {
+    detail::wait_queue::throw_cause(why, call);
+  }
+  return false;
+}
+
+bool shared_mutex::try_lock() {
+  waiting_.require_own_thread("shared_mutex::try_lock", in_use());
+  if (in_use()) {
+    return false;
+  }
+  writer_ = waiting_.running().id;
+  return true;
+}
+
+bool shared_mutex::try_lock_shared() {
+  waiting_.require_own_thread("shared_mutex::try_lock_shared", in_use());
+  if (writer_ != nobody || !waiting_.empty()) {
+    return false;
+  }
+  ++readers_;
+  return true;
+}
+
+void shared_mutex::unlock() {
+  waiting_.require_own_thread("shared_mutex::unlock", in_use());
+  if (writer_ != waiting_.running().id) {
+    throw std::logic_error("annulet: shared_mutex::unlock: " + waiting_.running().describe() +
+                           " does not have it for writing");
+  }
+  writer_ = nobody;
+  serve();
+}
+
+void shared_mutex::unlock_shared() {
+  waiting_.require_own_thread("shared_mutex::unlock_shared", in_use());
+  if (readers_ == 0) {
+    throw std::logic_error("annulet: shared_mutex::unlock_shared: no fiber has it for reading");
+  }
+  --readers_;
+  serve();
+}
+
+// Hands it to those at the head of the line that can have it now: one writer, or all readers up to the next.
+void shared_mutex::serve() noexcept {
+  while (writer_ == nobody && !waiting_.empty()) {
+    auto& next = static_cast<queued&>(waiting_.front());
+    if (next.wants == wish::reading) {
+      ++readers_;
+    } else if (readers_ == 0) {
+      writer_ = next.fiber().id;
+    } else {
+      return;
+    }
+    waiting_.wake_one();
+  }
+}
+
+}  // namespace annulet

@@ -1,0 +1,78 @@
+// A lock that many readers share or one writer has, first come first served: a reader that comes while a
+// writer waits stands behind it, so writers do not starve, and neither do readers. For std::unique_lock and
+// std::shared_lock, as std::shared_timed_mutex is.
+//
+// For the fibers of one thread. A fiber that has it for reading must not lock it again: with a writer in
+// between both would wait for ever. Nor can it be had for writing while had for reading.
+#pragma once
+
+#include "deadline.hpp"
+#include "wait_queue.hpp"
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+
+namespace [[gnu::visibility("default")]] annulet {
+
+class shared_mutex {
+ public:
+  shared_mutex() = default;
+  shared_mutex(const shared_mutex&) = delete;
+  shared_mutex& operator=(const shared_mutex&) = delete;
+  // Fibers that still wait for it get std::logic_error out of their call.
+  ~shared_mutex() = default;
+
+  // For writing. Parks until it is this fiber's alone. std::logic_error where it is already.
+  void lock() { (void)lock(deadline::never()); }
+  // False where the deadline came first.
+  bool lock(deadline until);
+  // Does not park.
+  bool try_lock();
+  // Does not park. std::logic_error where this fiber does not have it for writing.
+  void unlock();
+
+  // For reading. Parks while a writer has it or waits for it. std::logic_error where this fiber has it for
+  // writing.
+  void lock_shared() { (void)lock_shared(deadline::never()); }
+  // False where the deadline came first.
+  bool lock_shared(deadline until);
+  // Does not park.
+  bool try_lock_shared();
+  // Does not park. std::logic_error where no fiber has it for reading.
+  void unlock_shared();
+
+  // For std::unique_lock(m, 50ms) and std::shared_lock(m, 50ms).
+  template <class Rep, class Period>
+  bool try_lock_for(std::chrono::duration<Rep, Period> how_long) {
+    return lock(deadline(how_long));
+  }
+  template <class Duration>
+  bool try_lock_until(std::chrono::time_point<deadline::clock, Duration> when) {
+    return lock(deadline(when));
+  }
+  template <class Rep, class Period>
+  bool try_lock_shared_for(std::chrono::duration<Rep, Period> how_long) {
+    return lock_shared(deadline(how_long));
+  }
+  template <class Duration>
+  bool try_lock_shared_until(std::chrono::time_point<deadline::clock, Duration> when) {
+    return lock_shared(deadline(when));
+  }
+
+ private:
+  struct queued;
+
+  [[nodiscard]] bool in_use() const noexcept { return writer_ != nobody || readers_ != 0; }
+  void require_not_writer(const char* call);
+  bool wait(queued& w, deadline until, const char* call);
+  void serve() noexcept;
+
+  static constexpr std::uint64_t nobody = 0;
+
+  detail::wait_queue waiting_;
+  std::uint64_t writer_ = nobody;  // a fiber's id
+  std::size_t readers_ = 0;
+};
+
+}  // namespace annulet

@@ -1,0 +1,81 @@
+#include "wait_queue.hpp"
+
+#include "errors.hpp"
+#include "scheduler.hpp"
+
+#include <stdexcept>
+#include <string>
+
+namespace annulet::detail {
+
+wait_queue::~wait_queue() {
+  while (!waiters_.empty()) {
+    waiters_.front().wake(wake_reason::closed);
+  }
+}
+
+void wait_queue::require_own_thread(const char* call, bool in_use) {
+  scheduler& here = scheduler::here(call);
+  if (owner_ == &here) {
+    return;
+  }
+  if (in_use || !waiters_.empty()) {
+    throw wrong_thread(std::string("annulet: ") + call + ": in use by fibers of another thread");
+  }
+  owner_ = &here;
+}
+
+void wait_queue::begin(const char* call, bool in_use) {
+  require_own_thread(call, in_use);
+  owner_->breathe(1);
+}
+
+control_block& wait_queue::running() const noexcept { return owner_->running(); }
+
+std::size_t wait_queue::size() noexcept {
+  std::size_t count = 0;
+  waiters_.for_each([&](waiter&) { ++count; });
+  return count;
+}
+
+bool wait_queue::park(waiter& w, deadline until, const char* call) {
+  if (until.is_past()) {
+    return false;
+  }
+  waiters_.push_back(w);
+  const wake_reason why = owner_->park(w, until, wakers::fibers);
+  if (why == wake_reason::closed) [[unlikely]] {
+    throw_cause(why, call);
+  }
+  return why == wake_reason::ready;
+}
+
+wake_reason wait_queue::park_and_tell(waiter& w, deadline until) {
+  if (until.is_past()) {
+    return wake_reason::timed_out;
+  }
+  waiters_.push_back(w);
+  return owner_->park_and_tell(w, until, wakers::fibers);
+}
+
+wake_reason wait_queue::park_uninterrupted(waiter& w) {
+  waiters_.push_back(w);
+  return owner_->park_uninterrupted(w, deadline::never(), wakers::fibers);
+}
+
+void wait_queue::throw_if_interrupted() { owner_->throw_if_interrupted(); }
+
+void wait_queue::throw_cause(wake_reason why, const char* call) {
+  if (why == wake_reason::interrupted) {
+    scheduler::here(call).throw_interruption();
+  }
+  throw std::logic_error(std::string("annulet: ") + call + ": it was destroyed meanwhile");
+}
+
+void wait_queue::wake_all() noexcept {
+  while (!waiters_.empty()) {
+    waiters_.front().wake(wake_reason::ready);
+  }
+}
+
+}  // namespace annulet::detail
