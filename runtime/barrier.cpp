@@ -20,6 +20,7 @@ bool barrier::arrive_and_wait(deadline until) {
   }
   if (has_arrived(count_ - 1)) {
     complete();
+    waiting_.breathe();
     return true;
   }
   ++arrived_;

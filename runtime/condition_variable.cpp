@@ -1,5 +1,7 @@
 #include "condition_variable.hpp"
 
+#include "scheduler.hpp"
+
 #include <stdexcept>
 
 namespace annulet {
@@ -22,7 +24,7 @@ bool condition_variable::wait(std::unique_lock<annulet::mutex>& lock, deadline u
   if (!lock.owns_lock() || !lock.mutex()->held()) {
     throw std::logic_error("annulet: condition_variable::wait: the mutex is not this fiber's");
   }
-  waiting_.throw_if_interrupted();
+  detail::scheduler::current()->throw_if_interrupted();  // while the mutex is held
   annulet::mutex& m = *lock.mutex();
   detail::waiter w(waiting_.running());
   m.unlock();

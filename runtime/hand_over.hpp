@@ -14,27 +14,37 @@
 
 namespace annulet::detail {
 
-// At most one of the two lines has anybody in it: who pops waits only where nothing is stored, who pushes only
-// where the store is full.
+// At most one of the two lines has anybody in it: who pops waits only where nothing is stored, who pushes
+// only where the store is full.
 template <class T>
 class hand_over {
  public:
+  struct pusher : waiter {
+    pusher(control_block& fiber, T& what) noexcept : waiter(fiber), item(what) {}
+    T& item;
+    bool taken = false;
+  };
+  struct popper : waiter {
+    using waiter::waiter;
+    std::optional<T> item;
+  };
+
   explicit hand_over(std::size_t limit) noexcept : stored_(limit) {}
 
   bool push(T&& item, deadline until, const char* call) {
-    pushers_.begin(call);
-    poppers_.require_own_thread(call);
+    begin(call);
     if (closed_) {
       return false;
     }
     if (deliver(item)) {
+      wait_queue::breathe();
       return true;
     }
-    pusher w(pushers_.running(), item);
-    if (!pushers_.park(w, until, call)) {
+    pusher place(pushers_.running(), item);
+    if (!pushers_.park(place, until, call)) {
       throw_deadline_passed(call);
     }
-    return w.taken;
+    return place.taken;
   }
 
   bool try_push(T&& item, const char* call) {
@@ -43,16 +53,16 @@ class hand_over {
   }
 
   std::optional<T> pop(deadline until, const char* call) {
-    poppers_.begin(call);
-    pushers_.require_own_thread(call);
+    begin(call);
     if (std::optional<T> item = fetch(); item || closed_) {
+      wait_queue::breathe();
       return item;
     }
-    popper w(poppers_.running());
-    if (!poppers_.park(w, until, call)) {
+    popper place(pushers_.running());
+    if (!poppers_.park(place, until, call)) {
       throw_deadline_passed(call);
     }
-    return std::move(w.item);
+    return std::move(place.item);
   }
 
   std::optional<T> try_pop(const char* call) {
@@ -72,20 +82,9 @@ class hand_over {
   [[nodiscard]] std::size_t limit() const noexcept { return stored_.limit(); }
 
  private:
-  struct pusher : waiter {
-    pusher(control_block& fiber, T& what) noexcept : waiter(fiber), item(what) {}
-    T& item;
-    bool taken = false;
-  };
-  struct popper : waiter {
-    using waiter::waiter;
-    std::optional<T> item;
-  };
-
-  void require_own_thread(const char* call) {
-    pushers_.require_own_thread(call);
-    poppers_.require_own_thread(call);
-  }
+  // The pushers' line knows the thread for both.
+  void begin(const char* call) { pushers_.begin(call, !poppers_.empty()); }
+  void require_own_thread(const char* call) { pushers_.require_own_thread(call, !poppers_.empty()); }
 
   bool deliver(T& item) {
     if (!poppers_.empty()) {

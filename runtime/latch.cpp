@@ -21,6 +21,7 @@ bool latch::wait(deadline until) {
   constexpr const char* call = "latch::wait";
   waiting_.begin(call);
   if (count_ == 0) {
+    waiting_.breathe();
     return true;
   }
   detail::waiter w(waiting_.running());

@@ -14,6 +14,7 @@ bool mutex::lock(deadline until) {
   detail::control_block& self = waiting_.running();
   if (holder_ == nobody) {
     holder_ = self.id;
+    waiting_.breathe();
     return true;
   }
   if (holder_ == self.id) {

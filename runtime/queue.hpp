@@ -1,5 +1,5 @@
-// Items from fibers to fibers, first in first out, through a store of a fixed capacity: who pushes into a full
-// one waits, and so is as fast as who pops.
+// Items from fibers to fibers, first in first out, through a store of a fixed capacity: who pushes into a
+// full one waits, and so is as fast as who pops.
 //
 //   annulet::queue<job> jobs(100);
 //   annulet::spawn([&] { while (auto j = jobs.pop()) work(*j); });   // until it is closed and empty

@@ -13,7 +13,8 @@ namespace annulet::detail {
 template <class T>
 class ring_buffer {
  public:
-  static_assert(std::is_nothrow_move_constructible_v<T>, "an item that is under way must not be lost half-way");
+  static_assert(std::is_nothrow_move_constructible_v<T>,
+                "an item that is under way must not be lost half-way");
 
   explicit ring_buffer(std::size_t limit) noexcept : limit_(limit) {}
   ring_buffer(const ring_buffer&) = delete;

@@ -212,6 +212,18 @@ void scheduler::abandon(control_block& fiber) noexcept {
   }
 }
 
+void scheduler::give_way() {
+  breaths_ = 0;
+  look_outside();
+  if (control_block* const next = ready_.pop()) {
+    make_ready(*running_);
+    switch_to(*next);
+  }
+  if (running_->interrupt_pending) {
+    breaths_ = work_between_yields;  // for throw_if_overdue
+  }
+}
+
 // The running fiber has parked or ended: the next one goes on, which may be itself.
 [[gnu::always_inline]] inline void scheduler::dispatch() {
   for (;;) {
@@ -250,6 +262,10 @@ void scheduler::throw_if_interrupted() {
   if (self.interrupt_pending && interruptible(self)) [[unlikely]] {
     throw_interruption(self);
   }
+}
+
+bool scheduler::is_interrupted() const noexcept {
+  return running_->interrupt_pending && interruptible(*running_);
 }
 
 wake_reason scheduler::park(waiter& w, deadline until, wakers who) {

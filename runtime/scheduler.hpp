@@ -73,6 +73,18 @@ class scheduler {
     look_outside();
     yield();
   }
+  // The same for who has taken something already: what is pending stays so, and the next call that may park
+  // throws it, by throw_if_overdue().
+  void breathe_quietly(std::size_t work) {
+    if (due_to_breathe(work)) [[unlikely]] {
+      give_way();
+    }
+  }
+  void throw_if_overdue() {
+    if (breaths_ >= work_between_yields) [[unlikely]] {
+      throw_if_interrupted();
+    }
+  }
   // Parks the running fiber until `w` is woken or the deadline is reached, and says which. Throws
   // fiber_killed, timeout_expired or deadlock, before it parks or out of the park, unless an exception
   // is in flight: then they stay pending.
@@ -86,6 +98,7 @@ class scheduler {
   [[noreturn]] void throw_interruption() { throw_interruption(*running_); }
   // What park does before it parks.
   void throw_if_interrupted();
+  [[nodiscard]] bool is_interrupted() const noexcept;
 
   void make_ready(control_block& fiber) noexcept {
     fiber.state = fiber_state::ready;
@@ -128,6 +141,7 @@ class scheduler {
   void finish(control_block& self) noexcept;
   static void discard_result(control_block& fiber) noexcept;
   static void free_stack(control_block& fiber) noexcept;
+  void give_way();
   void yield_now();
   wake_reason block(waiter& w, deadline until, wakers who);
   void dispatch();

@@ -17,6 +17,7 @@ bool semaphore::acquire(deadline until) {
   waiting_.begin(call);
   if (permits_ != 0) {
     --permits_;
+    waiting_.breathe();
     return true;
   }
   detail::waiter w(waiting_.running());

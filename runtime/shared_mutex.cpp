@@ -31,6 +31,7 @@ bool shared_mutex::lock(deadline until) {
   require_not_writer(call);
   if (!in_use()) {
     writer_ = waiting_.running().id;
+    waiting_.breathe();
     return true;
   }
   queued w(waiting_.running(), wish::writing);
@@ -43,6 +44,7 @@ bool shared_mutex::lock_shared(deadline until) {
   require_not_writer(call);
   if (writer_ == nobody && waiting_.empty()) {
     ++readers_;
+    waiting_.breathe();
     return true;
   }
   queued w(waiting_.running(), wish::reading);
@@ -51,7 +53,6 @@ bool shared_mutex::lock_shared(deadline until) {
 
 // A writer that gives up may have been all that kept the readers behind it waiting.
 bool shared_mutex::wait(queued& w, deadline until, const char* call) {
-  waiting_.throw_if_interrupted();
   const wake_reason why = waiting_.park_and_tell(w, until);
   if (why == wake_reason::ready) {
     return true;

@@ -8,6 +8,12 @@
 
 namespace annulet::detail {
 
+namespace {
+
+scheduler& scheduler_of(const waiter& w) noexcept { return *w.fiber().owner.load(std::memory_order_relaxed); }
+
+}  // namespace
+
 wait_queue::~wait_queue() {
   while (!waiters_.empty()) {
     waiters_.front().wake(wake_reason::closed);
@@ -27,8 +33,10 @@ void wait_queue::require_own_thread(const char* call, bool in_use) {
 
 void wait_queue::begin(const char* call, bool in_use) {
   require_own_thread(call, in_use);
-  owner_->breathe(1);
+  owner_->throw_if_overdue();
 }
+
+void wait_queue::breathe() { scheduler::current()->breathe_quietly(1); }
 
 control_block& wait_queue::running() const noexcept { return owner_->running(); }
 
@@ -40,10 +48,11 @@ std::size_t wait_queue::size() noexcept {
 
 bool wait_queue::park(waiter& w, deadline until, const char* call) {
   if (until.is_past()) {
+    breathe();
     return false;
   }
   waiters_.push_back(w);
-  const wake_reason why = owner_->park(w, until, wakers::fibers);
+  const wake_reason why = scheduler_of(w).park(w, until, wakers::fibers);
   if (why == wake_reason::closed) [[unlikely]] {
     throw_cause(why, call);
   }
@@ -52,18 +61,21 @@ bool wait_queue::park(waiter& w, deadline until, const char* call) {
 
 wake_reason wait_queue::park_and_tell(waiter& w, deadline until) {
   if (until.is_past()) {
+    breathe();
     return wake_reason::timed_out;
   }
+  scheduler& here = scheduler_of(w);
+  if (here.is_interrupted()) {
+    return wake_reason::interrupted;
+  }
   waiters_.push_back(w);
-  return owner_->park_and_tell(w, until, wakers::fibers);
+  return here.park_and_tell(w, until, wakers::fibers);
 }
 
 wake_reason wait_queue::park_uninterrupted(waiter& w) {
   waiters_.push_back(w);
-  return owner_->park_uninterrupted(w, deadline::never(), wakers::fibers);
+  return scheduler_of(w).park_uninterrupted(w, deadline::never(), wakers::fibers);
 }
-
-void wait_queue::throw_if_interrupted() { owner_->throw_if_interrupted(); }
 
 void wait_queue::throw_cause(wake_reason why, const char* call) {
   if (why == wake_reason::interrupted) {
@@ -71,6 +83,8 @@ void wait_queue::throw_cause(wake_reason why, const char* call) {
   }
   throw std::logic_error(std::string("annulet: ") + call + ": it was destroyed meanwhile");
 }
+
+void wait_queue::wake_one() noexcept { waiters_.front().wake(wake_reason::ready); }
 
 void wait_queue::wake_all() noexcept {
   while (!waiters_.empty()) {

@@ -10,9 +10,11 @@
 
 #include <cstddef>
 
-namespace annulet::detail {
+namespace annulet {
 
-class [[gnu::visibility("default")]] wait_queue {
+namespace [[gnu::visibility("default")]] detail {
+
+class wait_queue {
  public:
   wait_queue() = default;
   wait_queue(const wait_queue&) = delete;
@@ -23,9 +25,12 @@ class [[gnu::visibility("default")]] wait_queue {
   // The first line of each call; what follows it may count on this being the only thread. Throws no_hub, or
   // wrong_thread where fibers of another thread wait here, or it is otherwise `in_use` by them.
   void require_own_thread(const char* call, bool in_use = false);
-  // The same for a call that may park. It lets others run now and then, before it does anything, and throws
-  // there what is pending: so a fiber that always finds what it wants starves nobody, and can be killed.
+  // The same for a call that may park: where the fiber has not parked for long, it throws what is pending,
+  // before anything was taken.
   void begin(const char* call, bool in_use = false);
+  // The last line of such a call where it found what it wants: lets others run now and then, so that a fiber
+  // that always does starves nobody. Nothing of the primitive may be touched any more, for it may be gone.
+  static void breathe();
 
   // The fiber that calls, after one of the two.
   [[nodiscard]] control_block& running() const noexcept;
@@ -40,14 +45,13 @@ class [[gnu::visibility("default")]] wait_queue {
   // meanwhile; then nothing of it may be touched any more.
   bool park(waiter& w, deadline until, const char* call);
   // The same, but says `closed` and `interrupted` where that throws, for who has to set something right
-  // first; then throw_cause. It does not look for what was pending before: throw_if_interrupted does.
+  // first; then throw_cause.
   [[nodiscard]] wake_reason park_and_tell(waiter& w, deadline until);
   [[nodiscard]] wake_reason park_uninterrupted(waiter& w);
-  void throw_if_interrupted();
   [[noreturn]] static void throw_cause(wake_reason why, const char* call);
 
   // Those that waited longest have what they want.
-  void wake_one() noexcept { waiters_.front().wake(wake_reason::ready); }
+  void wake_one() noexcept;
   void wake_all() noexcept;
 
  private:
@@ -55,4 +59,6 @@ class [[gnu::visibility("default")]] wait_queue {
   scheduler* owner_ = nullptr;
 };
 
-}  // namespace annulet::detail
+}  // namespace detail
+
+}  // namespace annulet

@@ -27,13 +27,13 @@ class waiter : public list_hook<>, private timer_node {
   explicit waiter(control_block& fiber) noexcept : timer_node(&expire), fiber_(fiber) {}
 
   // False where somebody else was first; then this changed nothing. The hub's thread only.
-  bool wake(wake_reason why) noexcept;
+  [[gnu::visibility("default")]] bool wake(wake_reason why) noexcept;
   [[nodiscard]] control_block& fiber() const noexcept { return fiber_; }
 
  private:
   friend class scheduler;
 
-  static void expire(timer_node& timer) noexcept;
+  [[gnu::visibility("default")]] static void expire(timer_node& timer) noexcept;
 
   control_block& fiber_;
   wake_reason why_ = wake_reason::none;
