@@ -18,6 +18,9 @@ bool barrier::arrive_and_wait(deadline until) {
   if (count_ == 0) {
     throw std::logic_error("annulet: barrier::arrive_and_wait: all have left");
   }
+  if (completing_) {
+    throw std::logic_error("annulet: barrier::arrive_and_wait: its completion has parked");
+  }
   if (has_arrived(count_ - 1)) {
     complete();
     waiting_.breathe();
@@ -34,7 +37,7 @@ void barrier::leave() {
     throw std::logic_error("annulet: barrier::leave: all have left");
   }
   --count_;
-  if (count_ != 0 && has_arrived(count_)) {
+  if (count_ != 0 && !completing_ && has_arrived(count_)) {
     complete();
   }
 }
@@ -51,10 +54,12 @@ void barrier::complete() {
   struct releasing {
     barrier& b;
     ~releasing() {
+      b.completing_ = false;
       b.arrived_ = 0;
       b.waiting_.wake_all();
     }
   } const at_end{*this};
+  completing_ = true;
   if (completion_) {
     completion_();
   }

@@ -14,8 +14,8 @@ namespace [[gnu::visibility("default")]] annulet {
 class barrier {
  public:
   // `completion` is called each time that all have arrived, by the last of them, before anyone goes on. It
-  // must not park. What it throws comes out of that fiber's call; the others go on. std::invalid_argument for
-  // a count of 0.
+  // must not park: who arrives meanwhile gets std::logic_error. What it throws comes out of that fiber's
+  // call; the others go on. std::invalid_argument for a count of 0.
   explicit barrier(std::size_t count, std::function<void()> completion = {});
   barrier(const barrier&) = delete;
   barrier& operator=(const barrier&) = delete;
@@ -35,6 +35,7 @@ class barrier {
   detail::wait_queue waiting_;  // those that have arrived
   std::size_t arrived_ = 0;     // with those that have given up since: counted anew when it seems enough
   std::size_t count_;
+  bool completing_ = false;
   std::function<void()> completion_;
 };
 

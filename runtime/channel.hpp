@@ -25,8 +25,8 @@ class channel {
   }
   bool push(const T& item, deadline until = deadline::never()) { return push(T(item), until); }
   // Does not park. False where nobody waits in pop(), or it is closed; then the item is still the caller's.
-  bool try_push(T&& item) { return core_.try_push(std::move(item), "channel::try_push"); }
-  bool try_push(const T& item) { return try_push(T(item)); }
+  [[nodiscard]] bool try_push(T&& item) { return core_.try_push(std::move(item), "channel::try_push"); }
+  [[nodiscard]] bool try_push(const T& item) { return try_push(T(item)); }
 
   // Parks until another fiber pushes. None where the channel is closed; deadline_passed where the deadline
   // came first.

@@ -30,7 +30,10 @@ bool condition_variable::wait(std::unique_lock<annulet::mutex>& lock, deadline u
   m.unlock();
   // With no time to wait there is still the turn of who waits for the mutex, which has it now.
   const detail::wake_reason why = waiting_.park_and_tell(w, until);
-  m.relock();
+  if (!m.relock()) {
+    lock.release();  // there is nothing left to unlock
+    throw std::logic_error("annulet: condition_variable::wait: the mutex was destroyed meanwhile");
+  }
   if (why == detail::wake_reason::closed || why == detail::wake_reason::interrupted) {
     detail::wait_queue::throw_cause(why, call);
   }

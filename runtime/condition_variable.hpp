@@ -22,7 +22,8 @@ class condition_variable {
   condition_variable() = default;
   condition_variable(const condition_variable&) = delete;
   condition_variable& operator=(const condition_variable&) = delete;
-  // Fibers that still wait get std::logic_error out of wait(), with their mutex.
+  // Fibers that still wait get std::logic_error out of wait(), with their mutex, which must be there still
+  // when they run.
   ~condition_variable() = default;
 
   // Neither parks.
@@ -36,11 +37,13 @@ class condition_variable {
   // Parks until the predicate, which is called with the mutex held, says yes; its answer at the end.
   template <std::predicate Predicate>
   bool wait(std::unique_lock<mutex>& lock, Predicate&& done, deadline until = deadline::never()) {
+    waiting_.begin("condition_variable::wait");
     while (!done()) {
       if (!wait(lock, until)) {
         return done();
       }
     }
+    detail::wait_queue::breathe();
     return true;
   }
 

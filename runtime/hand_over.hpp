@@ -34,6 +34,7 @@ class hand_over {
   bool push(T&& item, deadline until, const char* call) {
     begin(call);
     if (closed_) {
+      wait_queue::breathe();
       return false;
     }
     if (deliver(item)) {

@@ -34,7 +34,7 @@ bool mutex::try_lock() {
 }
 
 void mutex::unlock() {
-  if (!held()) {
+  if (!held_by_caller("mutex::unlock")) {
     throw std::logic_error("annulet: mutex::unlock: " + waiting_.running().describe() + " does not have it");
   }
   if (waiting_.empty()) {
@@ -45,22 +45,19 @@ void mutex::unlock() {
   waiting_.wake_one();
 }
 
-bool mutex::held() {
-  waiting_.require_own_thread("mutex", holder_ != nobody);
+bool mutex::held_by_caller(const char* call) {
+  waiting_.require_own_thread(call, holder_ != nobody);
   return holder_ == waiting_.running().id;
 }
 
-// For who gave it up in order to wait: nothing ends this but having it again.
-void mutex::relock() {
+// For who gave it up in order to wait: nothing ends this but having it again. False where it was destroyed.
+bool mutex::relock() {
   if (holder_ == nobody) {
     holder_ = waiting_.running().id;
-    return;
+    return true;
   }
   waiter w(waiting_.running());
-  const detail::wake_reason why = waiting_.park_uninterrupted(w);
-  if (why != detail::wake_reason::ready) {
-    detail::wait_queue::throw_cause(why, "condition_variable::wait: the mutex");
-  }
+  return waiting_.park_uninterrupted(w) == detail::wake_reason::ready;
 }
 
 }  // namespace annulet

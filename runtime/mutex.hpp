@@ -26,14 +26,14 @@ class mutex {
   // Parks until it is this fiber's. std::logic_error where it is already.
   void lock() { (void)lock(deadline::never()); }
   // False where the deadline came first.
-  bool lock(deadline until);
+  [[nodiscard]] bool lock(deadline until);
   // Does not park. False where somebody has it, this fiber included.
   bool try_lock();
   // Does not park. std::logic_error where another fiber has it, or none.
   void unlock();
 
   // Whether the running fiber has it.
-  [[nodiscard]] bool held();
+  [[nodiscard]] bool held() { return held_by_caller("mutex::held"); }
 
   // For std::unique_lock(m, 50ms).
   template <class Rep, class Period>
@@ -48,7 +48,8 @@ class mutex {
  private:
   friend class condition_variable;
 
-  void relock();
+  [[nodiscard]] bool held_by_caller(const char* call);
+  [[nodiscard]] bool relock();
 
   static constexpr std::uint64_t nobody = 0;
 

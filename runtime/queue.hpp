@@ -25,10 +25,11 @@ namespace [[gnu::visibility("default")]] annulet {
 template <class T>
 class queue {
  public:
-  static constexpr std::size_t unbounded = std::numeric_limits<std::size_t>::max();
+  static constexpr std::size_t unbounded = std::numeric_limits<std::ptrdiff_t>::max();
 
-  // How many it stores. std::invalid_argument for 0: that is a channel.
-  explicit queue(std::size_t capacity) : core_(require_positive(capacity)) {}
+  // How many it stores. std::invalid_argument for 0, that is a channel, and for more than `unbounded`, as
+  // what was negative is.
+  explicit queue(std::size_t capacity) : core_(checked(capacity)) {}
   queue() : core_(unbounded) {}
   // Fibers that still wait get std::logic_error out of their call. What is stored is destroyed.
   ~queue() = default;
@@ -40,8 +41,8 @@ class queue {
   }
   bool push(const T& item, deadline until = deadline::never()) { return push(T(item), until); }
   // Does not park. False where it is full or closed; then the item is still the caller's.
-  bool try_push(T&& item) { return core_.try_push(std::move(item), "queue::try_push"); }
-  bool try_push(const T& item) { return try_push(T(item)); }
+  [[nodiscard]] bool try_push(T&& item) { return core_.try_push(std::move(item), "queue::try_push"); }
+  [[nodiscard]] bool try_push(const T& item) { return try_push(T(item)); }
 
   // Parks until there is an item. None where the queue is closed and empty; deadline_passed where the
   // deadline came first.
@@ -59,9 +60,10 @@ class queue {
   [[nodiscard]] std::size_t capacity() const noexcept { return core_.limit(); }
 
  private:
-  static std::size_t require_positive(std::size_t capacity) {
-    if (capacity == 0) {
-      throw std::invalid_argument("annulet: queue: a capacity of 0; a channel has none");
+  static std::size_t checked(std::size_t capacity) {
+    if (capacity == 0 || capacity > unbounded) {
+      throw std::invalid_argument(capacity == 0 ? "annulet: queue: a capacity of 0; a channel has none"
+                                                : "annulet: queue: a negative capacity");
     }
     return capacity;
   }

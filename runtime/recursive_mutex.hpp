@@ -12,8 +12,14 @@ class recursive_mutex {
   // Parks until it is this fiber's.
   void lock() { (void)lock(deadline::never()); }
   // False where the deadline came first.
-  bool lock(deadline until) {
-    if (!mutex_.held() && !mutex_.lock(until)) {
+  [[nodiscard]] bool lock(deadline until) {
+    if (mutex_.held()) {
+      detail::wait_queue::throw_if_overdue();
+      ++depth_;
+      detail::wait_queue::breathe();
+      return true;
+    }
+    if (!mutex_.lock(until)) {
       return false;
     }
     ++depth_;

@@ -6,7 +6,7 @@
 namespace annulet {
 
 semaphore::semaphore(std::size_t initial, std::size_t most) : permits_(initial), most_(most) {
-  if (initial > most) {
+  if (initial > most || most > unbounded) {
     throw std::invalid_argument("annulet: semaphore: " + std::to_string(initial) + " permits, and " +
                                 std::to_string(most) + " at most");
   }

@@ -14,19 +14,22 @@ namespace [[gnu::visibility("default")]] annulet {
 
 class semaphore {
  public:
-  static constexpr std::size_t unbounded = std::numeric_limits<std::size_t>::max();
+  static constexpr std::size_t unbounded = std::numeric_limits<std::ptrdiff_t>::max();
 
-  // With a bound, giving back more than was taken is an error. std::invalid_argument for initial > most.
+  // With a bound, giving back more than was taken is an error. std::invalid_argument for initial > most, and
+  // for more than `unbounded`, as what was negative is.
   explicit semaphore(std::size_t initial, std::size_t most = unbounded);
   semaphore(const semaphore&) = delete;
   semaphore& operator=(const semaphore&) = delete;
   // Fibers that still wait get std::logic_error out of acquire().
   ~semaphore() = default;
 
-  // Parks until there is a permit, and takes it. False where the deadline came first.
-  bool acquire(deadline until = deadline::never());
+  // Parks until there is a permit, and takes it.
+  void acquire() { (void)acquire(deadline::never()); }
+  // False where the deadline came first.
+  [[nodiscard]] bool acquire(deadline until);
   // Does not park. False where there is none.
-  bool try_acquire();
+  [[nodiscard]] bool try_acquire();
   // Does not park. std::logic_error beyond the bound; then none was given.
   void release(std::size_t permits = 1);
 

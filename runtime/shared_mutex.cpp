@@ -13,10 +13,15 @@ namespace {
 enum class wish : bool { reading, writing };
 }
 
-struct shared_mutex::queued : detail::waiter {
+struct shared_mutex::queued : detail::waiter, detail::list_hook<visit_tag> {
   queued(detail::control_block& fiber, wish w) noexcept : waiter(fiber), wants(w) {}
   const wish wants;
+  bool destroyed = false;
 };
+
+shared_mutex::~shared_mutex() {
+  visitors_.for_each([](queued& each) { each.destroyed = true; });
+}
 
 void shared_mutex::require_not_writer(const char* call) {
   if (writer_ == waiting_.running().id) {
@@ -53,11 +58,16 @@ bool shared_mutex::lock_shared(deadline until) {
 
 // A writer that gives up may have been all that kept the readers behind it waiting.
 bool shared_mutex::wait(queued& w, deadline until, const char* call) {
+  if (until.is_past()) {
+    detail::wait_queue::breathe();
+    return false;
+  }
+  visitors_.push_back(w);
   const wake_reason why = waiting_.park_and_tell(w, until);
   if (why == wake_reason::ready) {
     return true;
   }
-  if (why != wake_reason::closed) {
+  if (!w.destroyed) {
     serve();
   }
   if (why != wake_reason::timed_out) {

@@ -21,12 +21,12 @@ class shared_mutex {
   shared_mutex(const shared_mutex&) = delete;
   shared_mutex& operator=(const shared_mutex&) = delete;
   // Fibers that still wait for it get std::logic_error out of their call.
-  ~shared_mutex() = default;
+  ~shared_mutex();
 
   // For writing. Parks until it is this fiber's alone. std::logic_error where it is already.
   void lock() { (void)lock(deadline::never()); }
   // False where the deadline came first.
-  bool lock(deadline until);
+  [[nodiscard]] bool lock(deadline until);
   // Does not park.
   bool try_lock();
   // Does not park. std::logic_error where this fiber does not have it for writing.
@@ -36,7 +36,7 @@ class shared_mutex {
   // writing.
   void lock_shared() { (void)lock_shared(deadline::never()); }
   // False where the deadline came first.
-  bool lock_shared(deadline until);
+  [[nodiscard]] bool lock_shared(deadline until);
   // Does not park.
   bool try_lock_shared();
   // Does not park. std::logic_error where no fiber has it for reading.
@@ -61,6 +61,7 @@ class shared_mutex {
   }
 
  private:
+  struct visit_tag;
   struct queued;
 
   [[nodiscard]] bool in_use() const noexcept { return writer_ != nobody || readers_ != 0; }
@@ -71,6 +72,8 @@ class shared_mutex {
   static constexpr std::uint64_t nobody = 0;
 
   detail::wait_queue waiting_;
+  // Those in wait(), also when they have been woken: who gave up has to know whether this is there still.
+  detail::intrusive_list<queued, visit_tag> visitors_;
   std::uint64_t writer_ = nobody;  // a fiber's id
   std::size_t readers_ = 0;
 };

@@ -1,5 +1,6 @@
 #include "wait_queue.hpp"
 
+#include "check.hpp"
 #include "errors.hpp"
 #include "scheduler.hpp"
 
@@ -15,6 +16,8 @@ scheduler& scheduler_of(const waiter& w) noexcept { return *w.fiber().owner.load
 }  // namespace
 
 wait_queue::~wait_queue() {
+  check(waiters_.empty() || &scheduler_of(waiters_.front()) == scheduler::current(),
+        "what fibers wait for was destroyed on another thread than theirs");
   while (!waiters_.empty()) {
     waiters_.front().wake(wake_reason::closed);
   }
@@ -35,6 +38,8 @@ void wait_queue::begin(const char* call, bool in_use) {
   require_own_thread(call, in_use);
   owner_->throw_if_overdue();
 }
+
+void wait_queue::throw_if_overdue() { scheduler::current()->throw_if_overdue(); }
 
 void wait_queue::breathe() { scheduler::current()->breathe_quietly(1); }
 

@@ -31,6 +31,8 @@ class wait_queue {
   // The last line of such a call where it found what it wants: lets others run now and then, so that a fiber
   // that always does starves nobody. Nothing of the primitive may be touched any more, for it may be gone.
   static void breathe();
+  // What begin() throws, for who begins nothing here.
+  static void throw_if_overdue();
 
   // The fiber that calls, after one of the two.
   [[nodiscard]] control_block& running() const noexcept;

@@ -23,7 +23,8 @@ using annulet_test::killed_in;
 namespace this_fiber = annulet::this_fiber;
 using namespace std::chrono_literals;
 
-TEST_CASE("a barrier holds all until the last has come, round after round, and its completion runs in between") {
+TEST_CASE(
+    "a barrier holds all until the last has come, round after round, and its completion runs in between") {
   driven world;
   std::string history;
   barrier meeting(3, [&] { history += '|'; });
@@ -84,6 +85,17 @@ TEST_CASE("what a barrier's completion throws goes to the last, and the others g
   CHECK(first.get());
 }
 
+TEST_CASE("a barrier's completion that parks lets nobody through before it is over") {
+  driven world;
+  barrier meeting(2, [] { this_fiber::sleep_for(1ms); });
+  auto first = spawn([&] { return meeting.arrive_and_wait(); });
+  this_fiber::yield();
+  auto third = spawn([&] { CHECK_THROWS_AS(meeting.arrive_and_wait(), std::logic_error); });
+  CHECK(meeting.arrive_and_wait());
+  CHECK(first.get());
+  third.get();
+}
+
 TEST_CASE("a latch opens when it has been counted down, once and for all") {
   driven world;
   latch done(3);
@@ -114,7 +126,8 @@ TEST_CASE("a wait at a latch can be killed, and what it counted stays counted") 
   CHECK(done.is_open());
 }
 
-TEST_CASE("a barrier of none is refused; another thread is, while fibers wait; and they are told of the end") {
+TEST_CASE(
+    "a barrier of none is refused; another thread is, while fibers wait; and they are told of the end") {
   driven world;
   CHECK_THROWS_AS(barrier(0), std::invalid_argument);
   std::optional<barrier> meeting(2);

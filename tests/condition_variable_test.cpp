@@ -66,11 +66,13 @@ TEST_CASE("with a predicate it waits until that is true, and the deadline bounds
   int count = 0;
   auto waits = spawn([&] {
     std::unique_lock lock(m);
-    return changed.wait(lock, [&] { return count == 3; }, 1h);
+    return changed.wait(
+        lock, [&] { return count == 3; }, 1h);
   });
   auto in_vain = spawn([&] {
     std::unique_lock lock(m);
-    return changed.wait(lock, [&] { return count == 4; }, 5ms);
+    return changed.wait(
+        lock, [&] { return count == 4; }, 5ms);
   });
   for (int i = 0; i < 3; ++i) {
     this_fiber::sleep_for(1ms);
@@ -167,16 +169,56 @@ TEST_CASE("a kill that was pending before is thrown before the mutex is given up
   driven world;
   mutex m;
   condition_variable changed;
-  std::optional<annulet::fiber<bool>> self;
+  std::string order;
+  std::optional<annulet::fiber<void>> self;
+  std::optional<annulet::fiber<void>> other;
   self = spawn([&] {
     std::unique_lock lock(m);
+    other = spawn([&] {
+      const std::unique_lock waited(m);
+      order += " other";
+    });
+    this_fiber::yield();  // it waits for the mutex now
     self->kill();
-    auto other = spawn([&] { return m.try_lock(); });
-    const bool killed = killed_in([&] { changed.wait(lock); });
-    const bool kept = m.held();
-    return killed && kept && !other.get();
+    CHECK(killed_in([&] { changed.wait(lock); }));
+    order += "self";
   });
-  CHECK(self->get());
+  self->join();
+  other->join();
+  CHECK(order == "self other");
+}
+
+TEST_CASE("a fiber whose predicate is always true lets others run and can be killed") {
+  driven world;
+  mutex m;
+  condition_variable changed;
+  auto busy = spawn([&] {
+    for (;;) {
+      std::unique_lock lock(m);
+      changed.wait(lock, [] { return true; });
+    }
+  });
+  this_fiber::yield();
+  busy.kill();
+  busy.join();
+  CHECK(m.try_lock());
+  m.unlock();
+}
+
+TEST_CASE("where the mutex is destroyed while a wait wants it back, that is told, and nothing is unlocked") {
+  driven world;
+  std::optional<mutex> m(std::in_place);
+  condition_variable changed;
+  auto waits = spawn([&] {
+    std::unique_lock lock(*m);
+    changed.wait(lock);
+  });
+  this_fiber::yield();
+  m->lock();
+  changed.notify_one();
+  this_fiber::yield();
+  m.reset();
+  CHECK_THROWS_WITH_AS(waits.get(), doctest::Contains("mutex was destroyed"), std::logic_error);
 }
 
 TEST_CASE("a wait without the mutex is refused") {

@@ -27,7 +27,9 @@ using annulet_test::killed_in;
 namespace this_fiber = annulet::this_fiber;
 using namespace std::chrono_literals;
 
-TEST_CASE("one fiber at a time is inside, though each parks there, and they come in the order in which they asked") {
+TEST_CASE(
+    "one fiber at a time is inside, though each parks there, and they come in the order in which they "
+    "asked") {
   driven world;
   mutex m;
   std::string order;
@@ -170,6 +172,21 @@ TEST_CASE("a fiber that locks and unlocks without end lets others run and can be
   busy.join();
   CHECK(m.try_lock());
   m.unlock();
+}
+
+TEST_CASE("a fiber that locks again and again what it has lets others run and can be killed") {
+  driven world;
+  recursive_mutex m;
+  auto busy = spawn([&] {
+    m.lock();
+    for (;;) {
+      const std::lock_guard lock(m);
+    }
+  });
+  this_fiber::yield();
+  busy.kill();
+  CHECK(busy.join(0ms) == false);
+  busy.join();
 }
 
 TEST_CASE("what cannot work is refused in words and changes nothing") {

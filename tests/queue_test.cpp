@@ -178,9 +178,32 @@ TEST_CASE("a fiber that always finds room, or items, lets others run and can be 
   CHECK(pushed < 10'000);
 }
 
-TEST_CASE("a queue of capacity 0 is refused; another thread is, while fibers wait; and they are told of the end") {
+TEST_CASE("a fiber that pushes into what is closed, or pops from it, lets others run and can be killed") {
+  driven world;
+  channel<int> closed;
+  closed.close();
+  auto pushes = spawn([&] {
+    for (;;) {
+      (void)closed.push(1);
+    }
+  });
+  auto pops = spawn([&] {
+    for (;;) {
+      (void)closed.pop();
+    }
+  });
+  this_fiber::yield();
+  pushes.kill();
+  pops.kill();
+  pushes.join();
+  pops.join();
+}
+
+TEST_CASE(
+    "a queue of capacity 0 is refused; another thread is, while fibers wait; and they are told of the end") {
   driven world;
   CHECK_THROWS_AS(queue<int>(0), std::invalid_argument);
+  CHECK_THROWS_AS(queue<int>(static_cast<std::size_t>(-1)), std::invalid_argument);
   std::optional<queue<int>> items(1);
   auto pops = spawn([&] { (void)items->pop(); });
   this_fiber::yield();

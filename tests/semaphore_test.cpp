@@ -30,7 +30,7 @@ TEST_CASE("as many are inside as there are permits, first come first served") {
   std::string order;
   for (const char name : {'a', 'b', 'c', 'd', 'e', 'f', 'g'}) {
     spawn([&, name] {
-      CHECK(permits.acquire());
+      permits.acquire();
       most = std::max(most, ++inside);
       order += name;
       this_fiber::sleep_for(1ms);
@@ -73,7 +73,7 @@ TEST_CASE("a permit is not taken by one who did not wait, nor given to one who w
   driven world;
   semaphore permits(0);
   auto killed = spawn([&] { return killed_in([&] { permits.acquire(); }); });
-  auto next = spawn([&] { return permits.acquire(); });
+  auto next = spawn([&] { return permits.acquire(1h); });
   this_fiber::yield();
   killed.kill();
   permits.release();
@@ -86,7 +86,7 @@ TEST_CASE("a permit is not taken by one who did not wait, nor given to one who w
 TEST_CASE("a permit that was given before the kill is kept") {
   driven world;
   semaphore permits(0);
-  auto given = spawn([&] { return permits.acquire() && killed_in([] { this_fiber::yield(); }); });
+  auto given = spawn([&] { return permits.acquire(1h) && killed_in([] { this_fiber::yield(); }); });
   this_fiber::yield();
   permits.release();
   given.kill();
@@ -103,6 +103,8 @@ TEST_CASE("a bounded one takes no more than the bound, and a bad one is refused"
   CHECK_THROWS_AS(permits.release(2), std::logic_error);
   CHECK(permits.available() == 1);
   CHECK_THROWS_AS(semaphore(2, 1), std::invalid_argument);
+  CHECK_THROWS_AS(semaphore(static_cast<std::size_t>(-1)), std::invalid_argument);
+  CHECK_THROWS_AS(semaphore(0, static_cast<std::size_t>(-1)), std::invalid_argument);
   semaphore all(semaphore::unbounded - 1);
   all.release();
   CHECK_THROWS_AS(all.release(), std::logic_error);

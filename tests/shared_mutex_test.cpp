@@ -9,6 +9,8 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <cstddef>
 #include <mutex>
 #include <optional>
 #include <shared_mutex>
@@ -86,9 +88,7 @@ TEST_CASE("a writer that waits holds up readers that come later, and try_lock_sh
   driven world;
   shared_mutex m;
   m.lock_shared();
-  auto writer = spawn([&] {
-    const std::unique_lock lock(m);
-  });
+  auto writer = spawn([&] { const std::unique_lock lock(m); });
   this_fiber::yield();
   spawn([&] {
     CHECK_FALSE(m.try_lock_shared());
@@ -138,6 +138,27 @@ TEST_CASE("readers behind a writer that gives up come in at once") {
   m.unlock_shared();
   CHECK(m.try_lock());
   m.unlock();
+}
+
+TEST_CASE("one that gave up touches nothing of a mutex that was destroyed before it ran") {
+  driven world;
+  std::optional<shared_mutex> m(std::in_place);
+  m->lock_shared();
+  auto killed = spawn([&] { return killed_in([&] { m->lock(); }); });
+  auto late = spawn([&] { return m->lock(1ms); });
+  auto waits = spawn([&] { m->lock(); });
+  this_fiber::yield();
+  world.clock.advance(1h);
+  CHECK_FALSE(late.join(0ms));
+  killed.kill();
+  m->unlock_shared();
+  m.reset();
+  // What is there now is not to be read as a mutex.
+  std::fill_n(reinterpret_cast<std::byte*>(&m), sizeof(m), std::byte{0xff});
+  CHECK(killed.get());
+  CHECK(late.join(1h));
+  CHECK_THROWS_AS(waits.get(), std::logic_error);
+  std::fill_n(reinterpret_cast<std::byte*>(&m), sizeof(m), std::byte{0});
 }
 
 TEST_CASE("whoever was handed it before the kill has it, reader or writer") {
