@@ -1,4 +1,5 @@
 #include "support/child.hpp"
+#include "support/cpu_time.hpp"
 #include "support/files.hpp"
 #include "support/probe_watch.hpp"
 #include "support/signals.hpp"
@@ -38,12 +39,6 @@ struct frame {
  private:
   int& left_;
 };
-
-std::chrono::nanoseconds thread_cpu() {
-  timespec now{};
-  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-  return std::chrono::seconds(now.tv_sec) + std::chrono::nanoseconds(now.tv_nsec);
-}
 
 // A fiber that does not end when it is killed: it parks again.
 void stay() {

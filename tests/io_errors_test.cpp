@@ -3,6 +3,7 @@
 #include <annulet/hub/io.hpp>
 
 #include "support/apart.hpp"
+#include "support/cpu_time.hpp"
 #include "support/io_calls.hpp"
 
 #include <doctest/doctest.h>

@@ -2,6 +2,7 @@
 // waited for. Nothing here waits longer than `patience`, and nothing that was started is left behind.
 #pragma once
 
+#include "cpu_time.hpp"
 #include "files.hpp"
 
 #include <array>
@@ -101,12 +102,10 @@ class program {
   // CPU time that it has used so far.
   [[nodiscard]] std::chrono::nanoseconds cpu() const {
     clockid_t its_clock{};
-    timespec used{};
     if (::clock_getcpuclockid(child_, &its_clock) != 0) {
       throw std::runtime_error("clock_getcpuclockid");
     }
-    require_ok(::clock_gettime(its_clock, &used), "clock_gettime");
-    return std::chrono::seconds(used.tv_sec) + std::chrono::nanoseconds(used.tv_nsec);
+    return cpu_time(its_clock);
   }
 
  private:

@@ -80,12 +80,6 @@ fiber<event_map> park_in_select(basic_selector<Data>& sel, deadline until = dead
   return fiber;
 }
 
-inline std::chrono::nanoseconds thread_cpu() {
-  timespec now{};
-  require_ok(::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now), "clock_gettime");
-  return std::chrono::seconds(now.tv_sec) + std::chrono::nanoseconds(now.tv_nsec);
-}
-
 }  // namespace annulet::test
 
 namespace doctest {
