@@ -5,10 +5,10 @@
 // ANNULET_CLOSE_ROUNDS says how many rounds for each way of closing and each kind of file.
 
 #include "oracle/run.hpp"
+#include "support/closing_scenes.hpp"
 #include "support/engine.hpp"
 #include "support/files.hpp"
 #include "support/probe_watch.hpp"
-#include "support/texts.hpp"
 
 #include <annulet/hub/close.hpp>
 #include <annulet/hub/hub.hpp>
@@ -22,14 +22,8 @@
 #include <array>
 #include <cstdint>
 #include <cstdio>
-#include <fstream>
 #include <memory>
 #include <string>
-#include <string_view>
-#include <utility>
-
-#include <pty.h>
-#include <termios.h>
 
 using namespace annulet::test;
 using namespace std::chrono_literals;
@@ -38,188 +32,6 @@ using annulet::deadline_passed;
 using annulet::file_ref;
 
 namespace {
-
-// A file, a call on it that waits, and how its end shows at the other side.
-class scene {
- public:
-  scene() = default;
-  virtual ~scene() = default;
-  scene(const scene&) = delete;
-  scene& operator=(const scene&) = delete;
-
-  [[nodiscard]] int number() const noexcept { return ours.get(); }
-  // For whoever closes it.
-  int give() noexcept { return ours.release(); }
-  virtual void call(file_ref file, deadline until) {
-    char byte = 0;
-    (void)annulet::read(file, {&byte, 1}, until);
-  }
-  // Lets one call complete.
-  virtual bool let_complete() { return false; }
-  virtual bool shows_the_end() = 0;
-
- protected:
-  void block() const { require_ok(::fcntl(ours.get(), F_SETFL, 0), "fcntl"); }
-
-  descriptor ours;
-  descriptor theirs;
-};
-
-template <bool blocking>
-class unix_socket final : public scene {
- public:
-  unix_socket() {
-    auto pair = make_socket_pair();
-    ours = std::move(pair.first);
-    theirs = std::move(pair.second);
-    if (blocking) {
-      block();
-    }
-  }
-  bool let_complete() override {
-    send_byte(theirs.get());
-    return true;
-  }
-  bool shows_the_end() override { return try_read(theirs.get()) == 0; }
-};
-
-class connection final : public scene {
- public:
-  connection() {
-    static const tcp_listener listener = make_tcp_listener();
-    auto pair = connect_to(listener);
-    theirs = std::move(pair.first);
-    ours = std::move(pair.second);
-    reset_on_close(theirs.get());
-  }
-  bool let_complete() override {
-    send_byte(theirs.get());
-    return true;
-  }
-  bool shows_the_end() override {
-    const int got = try_read(theirs.get());
-    if (got == -EAGAIN && has_sent_fin()) {
-      std::printf("note: a connection was closed in time, and its FIN still on the way\n");
-      return true;
-    }
-    return got == 0;
-  }
-
-  // Loopback hands packets on in a softirq, which a busy machine puts off. Our end tells whether it was
-  // closed: a file that is held keeps it ESTABLISHED.
-  [[nodiscard]] bool has_sent_fin() const {
-    const std::string ends =
-        text_of(theirs.get(), ::getpeername) + " " + text_of(theirs.get(), ::getsockname);
-    std::ifstream connections("/proc/net/tcp");
-    for (std::string line; std::getline(connections, line);) {
-      if (const auto at = line.find(ends); at != std::string::npos) {
-        const std::string state = line.substr(at + ends.size() + 1, 2);
-        return state == "04" || state == "05";  // FIN_WAIT1 and FIN_WAIT2
-      }
-    }
-    return false;
-  }
-
- private:
-  // As that file has it: the address as it lies in memory, the port in host order.
-  static std::string text_of(int socket, int (*which)(int, sockaddr*, socklen_t*)) {
-    sockaddr_in address{};
-    socklen_t size = sizeof(address);
-    require_ok(which(socket, reinterpret_cast<sockaddr*>(&address), &size), "a socket's address");
-    std::array<char, 16> text;
-    std::snprintf(text.data(), text.size(), "%08X:%04X", address.sin_addr.s_addr,
-                  static_cast<unsigned>(ntohs(address.sin_port)));
-    return text.data();
-  }
-};
-
-template <bool blocking>
-class port final : public scene {
- public:
-  port() {
-    auto made = make_tcp_listener();
-    ours = std::move(made.socket);
-    port_ = made.port;
-    if (blocking) {
-      block();
-    }
-  }
-  void call(file_ref file, deadline until) override { (void)annulet::accept(file, until); }
-  bool shows_the_end() override {
-    try {
-      return make_tcp_listener(port_).port == port_;
-    } catch (const std::system_error&) {
-      return false;
-    }
-  }
-
- private:
-  std::uint16_t port_ = 0;
-};
-
-class pipe_writer final : public scene {
- public:
-  pipe_writer() {
-    auto [reader, writer] = make_pipe();
-    require_ok(::fcntl(writer.get(), F_SETPIPE_SZ, 4096), "F_SETPIPE_SZ");
-    (void)fill(writer.get());
-    ours = std::move(writer);
-    theirs = std::move(reader);
-  }
-  void call(file_ref file, deadline until) override {
-    (void)annulet::write(file, std::string_view("x"), until);
-  }
-  bool let_complete() override {
-    drain(theirs.get());
-    return true;
-  }
-  bool shows_the_end() override {
-    drain(theirs.get());
-    return try_read(theirs.get()) == 0;
-  }
-};
-
-class pipe_reader final : public scene {
- public:
-  pipe_reader() {
-    auto [reader, writer] = make_pipe();
-    ours = std::move(reader);
-    theirs = std::move(writer);
-  }
-  bool let_complete() override {
-    send_byte(theirs.get());
-    return true;
-  }
-  bool shows_the_end() override { return (revents_of(theirs.get(), POLLOUT) & POLLERR) != 0; }
-};
-
-template <bool blocking>
-class tty final : public scene {
- public:
-  tty() {
-    int ends[2];
-    termios raw{};
-    ::cfmakeraw(&raw);
-    raw.c_cc[VMIN] = 1;
-    require_ok(::openpty(&ends[0], &ends[1], nullptr, &raw, nullptr), "openpty");
-    theirs = descriptor(ends[0]);
-    ours = descriptor(ends[1]);
-    require_ok(::fcntl(theirs.get(), F_SETFL, O_NONBLOCK), "fcntl");
-    require_ok(::fcntl(ours.get(), F_SETFL, blocking ? 0 : O_NONBLOCK), "fcntl");
-  }
-  // A call on a blocking one is made by a worker thread of the kernel's. It may drop the request after the
-  // call is over, and the hub's next look at the ring then frees it, with the file.
-  bool shows_the_end() override {
-    const annulet::deadline soon = blocking ? annulet::deadline(100ms) : annulet::deadline::past();
-    while (try_read(theirs.get()) != -EIO) {
-      if (soon.reached()) {
-        return false;
-      }
-      annulet::this_fiber::sleep_for(1ms);
-    }
-    return true;
-  }
-};
 
 // Makes calls that come to something, or to nothing, in one of the ways in which that happens.
 void use(scene& file, file_ref ref, std::uint64_t round) {
