@@ -168,9 +168,8 @@ void make_call(Call&& call, annulet::deadline guard_until, call_record& record) 
   }
 }
 
-// A fiber that never stops; whoever stops the thread stops it. A busy machine does so too, but not for long
-// at a time: beside two busy loops on each core a tenth of the time passed in long gaps between the beats,
-// and beside one such loop a thirtieth. Calls that wait would take most of it, however seldom they do.
+// A fiber that never stops; whoever stops the thread stops it. A busy machine does so too, but then the
+// thread is ready and has no CPU, which the kernel tells.
 class ticker {
  public:
   ticker()
@@ -203,15 +202,31 @@ class ticker {
 
   static double seconds(clock::duration d) { return std::chrono::duration<double>(d).count(); }
   void beat() {
-    const auto gap = clock::now() - last_;
-    last_ += gap;
+    const auto now = clock::now();
+    const auto waited = waited_for_a_cpu();
+    const auto gap = std::max(now - last_ - (waited - waited_), clock::duration::zero());
+    last_ = now;
+    waited_ = waited;
     longest_ = std::max(longest_, gap);
     if (gap > long_gap) {
       in_long_gaps_ += gap;
     }
   }
+  // Of this thread, since it began. The second number of the file (proc(5) has it under schedstat).
+  [[nodiscard]] std::chrono::nanoseconds waited_for_a_cpu() const {
+    std::array<char, 96> text{};
+    require_ok(static_cast<int>(::pread(statistics_.get(), text.data(), text.size() - 1, 0)), "pread");
+    unsigned long long waited = 0;
+    if (std::sscanf(text.data(), "%*u %llu", &waited) != 1) {
+      throw std::runtime_error("/proc/thread-self/schedstat says nothing");
+    }
+    return std::chrono::nanoseconds(waited);
+  }
 
   bool over_ = false;
+  const descriptor statistics_{
+      require_ok(::open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC), "schedstat")};
+  std::chrono::nanoseconds waited_ = waited_for_a_cpu();
   const clock::time_point begin_ = clock::now();
   clock::time_point last_ = begin_;
   clock::duration longest_{0};
