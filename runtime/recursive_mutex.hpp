@@ -15,28 +15,26 @@ class recursive_mutex {
   [[nodiscard]] bool lock(deadline until) {
     if (mutex_.held()) {
       detail::wait_queue::throw_if_overdue();
-      ++depth_;
+      ++locked_again_;
       detail::wait_queue::breathe();
       return true;
     }
-    if (!mutex_.lock(until)) {
-      return false;
-    }
-    ++depth_;
-    return true;
+    return mutex_.lock(until);  // after which this may be gone
   }
   // Does not park. False where another fiber has it.
   bool try_lock() {
-    if (!mutex_.held() && !mutex_.try_lock()) {
-      return false;
+    if (!mutex_.held()) {
+      return mutex_.try_lock();
     }
-    ++depth_;
+    ++locked_again_;
     return true;
   }
   // Does not park. std::logic_error where another fiber has it, or none.
   void unlock() {
-    if (!mutex_.held() || --depth_ == 0) {
+    if (!mutex_.held() || locked_again_ == 0) {
       mutex_.unlock();
+    } else {
+      --locked_again_;
     }
   }
 
@@ -51,7 +49,7 @@ class recursive_mutex {
 
  private:
   mutex mutex_;
-  std::size_t depth_ = 0;  // of the holder
+  std::size_t locked_again_ = 0;  // by its holder
 };
 
 }  // namespace annulet

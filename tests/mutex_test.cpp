@@ -7,6 +7,7 @@
 #include <annulet/runtime/this_fiber.hpp>
 
 #include "support/cancelled.hpp"
+#include "support/destroyed.hpp"
 #include "support/driven_clock.hpp"
 
 #include <doctest/doctest.h>
@@ -22,6 +23,7 @@ using annulet::deadline;
 using annulet::mutex;
 using annulet::recursive_mutex;
 using annulet::spawn;
+using annulet_test::destroyed_and_made;
 using annulet_test::driven;
 using annulet_test::killed_in;
 namespace this_fiber = annulet::this_fiber;
@@ -263,4 +265,39 @@ TEST_CASE("a recursive mutex is another's only when it was unlocked as often as 
   CHECK_THROWS_AS(m.unlock(), std::logic_error);
   CHECK(m.try_lock());
   m.unlock();
+}
+
+TEST_CASE("a recursive mutex may be destroyed when it was handed over, before who has it now runs") {
+  driven world;
+  destroyed_and_made<recursive_mutex> m;
+  m->lock();
+  auto next = spawn([&] { return m->lock(1s); });
+  this_fiber::yield();
+  m->unlock();
+  m.destroy();
+  CHECK(next.get());
+  CHECK(m.untouched());
+}
+
+TEST_CASE("a recursive mutex may be destroyed while a lock that found it free lets others run") {
+  driven world;
+  destroyed_and_made<recursive_mutex> m;
+  bool began = false;
+  bool ended = false;
+  auto busy = spawn([&] {
+    while (m.alive()) {
+      began = true;
+      m->lock();
+      if (m.alive()) {
+        m->unlock();
+      }
+    }
+    ended = true;
+  });
+  this_fiber::yield();
+  CHECK(began);
+  CHECK_FALSE(ended);
+  m.destroy();
+  busy.join();
+  CHECK(m.untouched());
 }
