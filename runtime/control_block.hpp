@@ -46,6 +46,13 @@ struct alignas(64) switch_state {
   std::atomic<scheduler*> owner{nullptr};  // null once the hub has ended; read by handles of any thread
 };
 
+// A fiber_local's value for one fiber, in a list of all of that fiber's.
+struct local_slot {
+  local_slot* next = nullptr;
+  std::uint64_t variable = 0;
+  void (*destroy)(local_slot&) noexcept = nullptr;
+};
+
 struct expired_tag;
 struct all_fibers_tag;
 
@@ -61,6 +68,7 @@ class [[gnu::visibility("default")]] control_block : public switch_state, public
   void (*discard_value)(control_block&) noexcept = nullptr;
 
   waiter_list joiners;
+  local_slot* locals = nullptr;  // owned; the newest first
   intrusive_list<timeout, expired_tag> expired;  // guards that have yet to be thrown, in order of expiry
   std::exception_ptr error;
   std::uint64_t id = 0;

@@ -152,6 +152,14 @@ void scheduler::run_body(control_block& self) noexcept {
   }
 }
 
+// Their destructors run on the fiber's own stack, may park, and may make new ones.
+void scheduler::discard_locals(control_block& fiber) noexcept {
+  while (local_slot* const newest = fiber.locals) {
+    fiber.locals = newest->next;
+    newest->destroy(*newest);
+  }
+}
+
 // Destroys value or error. An error that was never collected is told to stderr, for nobody else will be.
 void scheduler::discard_result(control_block& fiber) noexcept {
   const fiber_outcome outcome = fiber.outcome;
@@ -166,6 +174,7 @@ void scheduler::discard_result(control_block& fiber) noexcept {
 
 void scheduler::finish(control_block& self) noexcept {
   self.ending = true;
+  discard_locals(self);
   if (!self.has_handle) {
     discard_result(self);
   }
@@ -400,6 +409,8 @@ void scheduler::yield() { yield_now(); }
 
 void scheduler::shut_down(deadline limit) {
   check(on_main(), "a hub was destroyed by another fiber than its thread's main one");
+  main_.ending = true;
+  discard_locals(main_);
   shutting_down_ = true;
   all_.for_each([this](control_block& fiber) {
     if (&fiber != &main_) {

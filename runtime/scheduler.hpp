@@ -139,6 +139,7 @@ class scheduler {
   static void enter(void* stopped_at, void* from) noexcept;
   void run_body(control_block& self) noexcept;
   void finish(control_block& self) noexcept;
+  static void discard_locals(control_block& fiber) noexcept;
   static void discard_result(control_block& fiber) noexcept;
   static void free_stack(control_block& fiber) noexcept;
   void give_way();

@@ -1,0 +1,168 @@
+#include <annulet/runtime/fiber_local.hpp>
+
+#include <annulet/runtime/errors.hpp>
+#include <annulet/runtime/fiber.hpp>
+#include <annulet/runtime/this_fiber.hpp>
+
+#include "support/cancelled.hpp"
+#include "support/driven_clock.hpp"
+
+#include <doctest/doctest.h>
+
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
+
+using annulet::fiber_local;
+using annulet::spawn;
+using annulet_test::driven;
+using annulet_test::killed_in;
+namespace this_fiber = annulet::this_fiber;
+using namespace std::chrono_literals;
+
+namespace {
+
+struct noted {
+  std::string* log;
+  char name;
+  noted(std::string& l, char n) : log(&l), name(n) {}
+  noted(const noted&) = delete;
+  ~noted() { *log += name; }
+};
+
+}  // namespace
+
+TEST_CASE("each fiber has a value of its own, made when it first asks") {
+  driven world;
+  int made = 0;
+  fiber_local<int> number([&] { return ++made; });
+  CHECK(number.get_if() == nullptr);
+  CHECK(*number == 1);
+  *number = 10;
+  std::vector<annulet::fiber<int>> others;
+  for (int i = 0; i < 3; ++i) {
+    others.push_back(spawn([&] {
+      *number += 100;
+      this_fiber::yield();
+      return *number;
+    }));
+  }
+  CHECK(others[0].get() == 102);
+  CHECK(others[1].get() == 103);
+  CHECK(others[2].get() == 104);
+  CHECK(*number == 10);
+  CHECK(*number.get_if() == 10);
+  CHECK(made == 4);
+}
+
+TEST_CASE("two variables of one fiber are two, and a stack that is used again starts anew") {
+  driven world;
+  fiber_local<int> a;
+  fiber_local<std::string> b;
+  for (int round = 0; round < 3; ++round) {
+    spawn([&] {
+      CHECK(*a == 0);
+      CHECK(b->empty());
+      *a = 1;
+      *b = "one";
+      CHECK(*a == 1);
+      CHECK(*b == "one");
+    }).join();
+  }
+}
+
+TEST_CASE("values are destroyed when their fiber ends, the newest first, also where it is killed") {
+  driven world;
+  std::string log;
+  fiber_local<std::unique_ptr<noted>> a([&] { return std::make_unique<noted>(log, 'a'); });
+  fiber_local<std::unique_ptr<noted>> b([&] { return std::make_unique<noted>(log, 'b'); });
+  auto ends = spawn([&] {
+    (void)*a;
+    (void)*b;
+  });
+  ends.join();
+  CHECK(log == "ba");
+  auto killed = spawn([&] {
+    (void)*b;
+    this_fiber::sleep_for(1h);
+  });
+  this_fiber::yield();
+  killed.kill();
+  killed.join();
+  CHECK(log == "bab");
+}
+
+TEST_CASE("a value may outlive its variable") {
+  driven world;
+  std::string log;
+  auto variable = std::make_unique<fiber_local<std::unique_ptr<noted>>>(
+      [&] { return std::make_unique<noted>(log, 'x'); });
+  auto holds = spawn([&] {
+    (void)**variable;
+    this_fiber::sleep_for(1ms);
+  });
+  this_fiber::yield();
+  variable.reset();
+  CHECK(log.empty());
+  holds.join();
+  CHECK(log == "x");
+}
+
+TEST_CASE("a value's destructor may park, is not ended by a kill, and may make another value") {
+  driven world;
+  std::string log;
+  fiber_local<std::unique_ptr<noted>> later([&] { return std::make_unique<noted>(log, 'l'); });
+  struct parks {
+    std::string* log = nullptr;
+    fiber_local<std::unique_ptr<noted>>* later = nullptr;
+    ~parks() {
+      if (log != nullptr) {
+        this_fiber::sleep_for(5ms);
+        *log += 'p';
+        (void)**later;
+      }
+    }
+  };
+  fiber_local<std::optional<parks>> slow;
+  auto ends = spawn([&] {
+    slow->emplace();
+    (*slow)->log = &log;
+    (*slow)->later = &later;
+  });
+  this_fiber::yield();
+  ends.kill();
+  ends.join();
+  CHECK(log == "pl");
+  CHECK(world.clock.since_start() == 5ms);
+}
+
+TEST_CASE("main's values live as long as its hub, and each thread's main has its own") {
+  std::string log;
+  fiber_local<std::unique_ptr<noted>> value([&] { return std::make_unique<noted>(log, 'm'); });
+  CHECK_THROWS_AS(*value, annulet::no_hub);
+  {
+    driven world;
+    (void)*value;
+    std::thread([&] {
+      driven another;
+      CHECK(value.get_if() == nullptr);
+    }).join();
+    CHECK(log.empty());
+  }
+  CHECK(log == "m");
+  driven world;
+  CHECK(value.get_if() == nullptr);
+}
+
+TEST_CASE("where the first value cannot be made the fiber has none") {
+  driven world;
+  bool fails = true;
+  fiber_local<int> value([&]() -> int { return fails ? throw std::runtime_error("not yet") : 5; });
+  CHECK_THROWS_WITH_AS(*value, "not yet", std::runtime_error);
+  CHECK(value.get_if() == nullptr);
+  fails = false;
+  CHECK(*value == 5);
+}
