@@ -4,6 +4,7 @@
 // cancellation.hpp.
 #pragma once
 
+#include <exception>
 #include <stdexcept>
 #include <string>
 #include <system_error>
@@ -49,5 +50,12 @@ class deadlock : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
 };
+
+namespace detail {
+
+// What is said of an error in a report.
+[[nodiscard]] std::string what_of(const std::exception_ptr& error);
+
+}  // namespace detail
 
 }  // namespace annulet

@@ -17,17 +17,6 @@ constinit thread_local scheduler* scheduler::current_ = nullptr;
 
 namespace {
 
-std::string what_of(const std::exception_ptr& error) {
-  try {
-    std::rethrow_exception(error);
-  } catch (const std::exception& e) {
-    return e.what();
-  } catch (...) {
-    const std::type_info* const type = abi::__cxa_current_exception_type();
-    return type == nullptr ? "not a C++ exception" : std::string("an object of type ") + type->name();
-  }
-}
-
 void report_uncollected(const control_block& fiber, fiber_outcome outcome) noexcept {
   try {
     report(fiber.describe() +

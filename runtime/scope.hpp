@@ -1,0 +1,103 @@
+// Ties fibers to a block: when scope() has returned, however it does, all that were spawned in it have ended.
+//
+//   annulet::scope([&](annulet::fiber_group& children) {
+//     children.spawn([&] { upload(a); });
+//     children.spawn([&] { upload(b); });
+//   });                                        // both have ended; what one of them threw is thrown here
+//
+// Where the body or a child throws, or this fiber is killed, the children that are left are killed and waited
+// for first, and nothing interrupts that.
+#pragma once
+
+#include "fiber_group.hpp"
+
+#include <concepts>
+#include <cstddef>
+#include <deque>
+#include <functional>
+#include <iterator>
+#include <optional>
+#include <ranges>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+namespace [[gnu::visibility("default")]] annulet {
+
+// Calls body(children) and returns what it returns, after the last child has ended. Parks. Throws what the
+// body throws, or else what the first child threw that failed; the others' errors are reported on stderr. At
+// most `limit` children run at a time: beyond that the body's spawn() waits.
+template <std::invocable<fiber_group&> Body>
+std::invoke_result_t<Body, fiber_group&> scope(Body&& body, std::size_t limit = fiber_group::unlimited) {
+  using result = std::invoke_result_t<Body, fiber_group&>;
+  fiber_group children(limit);
+  try {
+    if constexpr (std::is_void_v<result>) {
+      std::invoke(std::forward<Body>(body), children);
+      children.get();
+    } else {
+      result value = std::invoke(std::forward<Body>(body), children);
+      children.get();
+      return static_cast<result&&>(value);
+    }
+  } catch (...) {
+    children.kill_and_join();
+    throw;
+  }
+}
+
+namespace detail {
+
+// What a fiber is given of a range: the element itself where that stays, else its value.
+template <class Range>
+using mapped_item =
+    std::conditional_t<std::ranges::forward_range<Range> &&
+                           std::is_lvalue_reference_v<std::ranges::range_reference_t<Range>>,
+                       std::ranges::range_reference_t<Range>, std::ranges::range_value_t<Range>>;
+
+}  // namespace detail
+
+// fn(item) of each item of the range, at most `limit` of them at a time, a fiber each. Parks. Returns the
+// results in the range's order, or nothing where fn does. What one of them throws ends the others and is
+// thrown, the first in time. std::invalid_argument for a limit of 0.
+template <std::ranges::input_range Range, std::invocable<detail::mapped_item<Range>> F>
+auto map_in_fibers(std::size_t limit, Range&& range, F fn) {
+  using item = detail::mapped_item<Range>;
+  using value = std::invoke_result_t<F&, item>;
+  const auto for_each = [&](auto&& spawn_one) {
+    scope(
+        [&](fiber_group& children) {
+          for (auto&& each : range) {
+            if (children.failed()) {
+              break;
+            }
+            spawn_one(children, std::forward<decltype(each)>(each));
+          }
+        },
+        limit);
+  };
+  if constexpr (std::is_void_v<value>) {
+    for_each([&](fiber_group& children, item each) {
+      children.spawn([&fn, held = std::tuple<item>(std::forward<item>(each))]() mutable {
+        fn(std::get<0>(std::move(held)));
+      });
+    });
+  } else {
+    std::deque<std::optional<value>> found;  // whose elements stay where they are
+    for_each([&](fiber_group& children, item each) {
+      auto& place = found.emplace_back();
+      children.spawn([&fn, &place, held = std::tuple<item>(std::forward<item>(each))]() mutable {
+        place.emplace(fn(std::get<0>(std::move(held))));
+      });
+    });
+    std::vector<value> results;
+    results.reserve(found.size());
+    for (auto& each : found) {
+      results.push_back(std::move(each.value()));
+    }
+    return results;
+  }
+}
+
+}  // namespace annulet
