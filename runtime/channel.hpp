@@ -39,6 +39,8 @@ class channel {
   [[nodiscard]] bool closed() const noexcept { return core_.closed(); }
 
  private:
+  friend struct detail::lines;
+
   detail::hand_over<T> core_;
 };
 

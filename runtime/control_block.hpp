@@ -67,7 +67,7 @@ class [[gnu::visibility("default")]] control_block : public switch_state, public
   // Destroys the value, if there is one. The error is the control block's own.
   void (*discard_value)(control_block&) noexcept = nullptr;
 
-  waiter_list joiners;
+  wait_line joiners;
   local_slot* locals = nullptr;  // owned; the newest first
   intrusive_list<timeout, expired_tag> expired;  // guards that have yet to be thrown, in order of expiry
   std::exception_ptr error;

@@ -1,52 +1,21 @@
 #include "event.hpp"
 
-#include "errors.hpp"
-#include "scheduler.hpp"
-
-#include <string>
-
 namespace annulet {
 
-event::~event() {
-  while (!waiters_.empty()) {
-    waiters_.front().wake(detail::wake_reason::closed);
-  }
-}
-
-void event::require_own_thread(const char* call) {
-  detail::scheduler& here = detail::scheduler::here(call);
-  if (waiters_.empty()) {
-    owner_ = &here;
-  } else if (owner_ != &here) {
-    throw wrong_thread(std::string("annulet: ") + call + ": fibers of another thread wait for this event");
-  }
-}
-
 void event::set() {
-  require_own_thread("event::set");
+  waiting_.require_own_thread("event::set");
   set_ = true;
-  while (!waiters_.empty()) {
-    waiters_.front().wake(detail::wake_reason::ready);
-  }
+  waiting_.wake_all();
 }
 
 bool event::wait(deadline until) {
-  require_own_thread("event::wait");
-  if (set_ || until.is_past()) {
-    const bool answer = set_;
-    owner_->breathe(1);
-    return answer;
+  constexpr const char* call = "event::wait";
+  waiting_.begin(call);
+  if (set_) {
+    return true;
   }
-  detail::waiter w(owner_->running());
-  waiters_.push_back(w);
-  switch (owner_->park(w, until, detail::wakers::fibers)) {
-    case detail::wake_reason::ready:
-      return true;
-    case detail::wake_reason::closed:
-      throw std::logic_error("annulet: event::wait: the event was destroyed");
-    default:
-      return false;
-  }
+  detail::waiter w(waiting_.running());
+  return waiting_.park(w, until, call);
 }
 
 }  // namespace annulet

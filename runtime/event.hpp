@@ -4,7 +4,7 @@
 #pragma once
 
 #include "deadline.hpp"
-#include "waiter.hpp"
+#include "wait_queue.hpp"
 
 namespace [[gnu::visibility("default")]] annulet {
 
@@ -14,7 +14,7 @@ class event {
   event(const event&) = delete;
   event& operator=(const event&) = delete;
   // Fibers that still wait get std::logic_error out of wait().
-  ~event();
+  ~event() = default;
 
   [[nodiscard]] bool is_set() const noexcept { return set_; }
   // Wakes all that wait, first come first. Does not park. Throws no_hub on a thread without a hub.
@@ -27,10 +27,9 @@ class event {
   bool wait(deadline until = deadline::never());
 
  private:
-  void require_own_thread(const char* call);
+  friend struct detail::lines;
 
-  detail::waiter_list waiters_;
-  detail::scheduler* owner_ = nullptr;  // of those that wait
+  detail::wait_queue waiting_;
   bool set_ = false;
 };
 

@@ -164,6 +164,8 @@ class fiber_handle {
   [[nodiscard]] std::string_view name() const;
 
  protected:
+  friend struct lines;
+
   explicit fiber_handle(control_block& block) noexcept : block_(&block) {}
   ~fiber_handle() { drop(); }
 

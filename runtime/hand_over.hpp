@@ -19,13 +19,13 @@ namespace annulet::detail {
 template <class T>
 class hand_over {
  public:
-  struct pusher : waiter {
-    pusher(control_block& fiber, T& what) noexcept : waiter(fiber), item(what) {}
+  struct pusher : wait_place {
+    pusher(waiter& of, T& what) noexcept : wait_place(of), item(what) {}
     T& item;
     bool taken = false;
   };
-  struct popper : waiter {
-    using waiter::waiter;
+  struct popper : wait_place {
+    using wait_place::wait_place;
     std::optional<T> item;
   };
 
@@ -41,8 +41,9 @@ class hand_over {
       wait_queue::breathe();
       return true;
     }
-    pusher place(pushers_.running(), item);
-    if (!pushers_.park(place, until, call)) {
+    waiter w(pushers_.running());
+    pusher place(w, item);
+    if (!pushers_.park(w, place, until, call)) {
       throw_deadline_passed(call);
     }
     return place.taken;
@@ -59,8 +60,9 @@ class hand_over {
       wait_queue::breathe();
       return item;
     }
-    popper place(pushers_.running());
-    if (!poppers_.park(place, until, call)) {
+    waiter w(pushers_.running());
+    popper place(w);
+    if (!poppers_.park(w, place, until, call)) {
       throw_deadline_passed(call);
     }
     return std::move(place.item);
@@ -81,6 +83,11 @@ class hand_over {
   [[nodiscard]] bool closed() const noexcept { return closed_; }
   [[nodiscard]] std::size_t size() const noexcept { return stored_.size(); }
   [[nodiscard]] std::size_t limit() const noexcept { return stored_.limit(); }
+
+
+  // For who waits for other things too.
+  [[nodiscard]] wait_queue& pushers() noexcept { return pushers_; }
+  [[nodiscard]] wait_queue& poppers() noexcept { return poppers_; }
 
  private:
   // The pushers' line knows the thread for both.

@@ -28,6 +28,8 @@ class latch {
   bool arrive_and_wait(deadline until = deadline::never());
 
  private:
+  friend struct detail::lines;
+
   detail::wait_queue waiting_;
   std::size_t count_;
 };

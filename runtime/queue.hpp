@@ -60,6 +60,8 @@ class queue {
   [[nodiscard]] std::size_t capacity() const noexcept { return core_.limit(); }
 
  private:
+  friend struct detail::lines;
+
   static std::size_t checked(std::size_t capacity) {
     if (capacity == 0 || capacity > unbounded) {
       throw std::invalid_argument(capacity == 0 ? "annulet: queue: a capacity of 0; a channel has none"

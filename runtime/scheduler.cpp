@@ -288,6 +288,9 @@ bool waiter::wake(wake_reason why) noexcept {
   }
   why_ = why;
   unlink();
+  for (wait_place* place = places_; place != nullptr; place = place->next_of_waiter_) {
+    place->unlink();
+  }
   scheduler& owner = *fiber_.owner.load(std::memory_order_relaxed);
   owner.timers().disarm(*this);
   fiber_.parked_on = nullptr;

@@ -36,6 +36,8 @@ class semaphore {
   [[nodiscard]] std::size_t available() const noexcept { return permits_; }
 
  private:
+  friend struct detail::lines;
+
   detail::wait_queue waiting_;  // empty unless permits_ is 0
   std::size_t permits_;
   const std::size_t most_;

@@ -11,7 +11,7 @@ namespace annulet::detail {
 
 namespace {
 
-scheduler& scheduler_of(const waiter& w) noexcept { return *w.fiber().owner.load(std::memory_order_relaxed); }
+scheduler& scheduler_of(const wait_place& w) noexcept { return *w.fiber().owner.load(std::memory_order_relaxed); }
 
 }  // namespace
 
@@ -47,16 +47,19 @@ control_block& wait_queue::running() const noexcept { return owner_->running(); 
 
 std::size_t wait_queue::size() noexcept {
   std::size_t count = 0;
-  waiters_.for_each([&](waiter&) { ++count; });
+  waiters_.for_each([&](wait_place&) { ++count; });
   return count;
 }
 
-bool wait_queue::park(waiter& w, deadline until, const char* call) {
+bool wait_queue::park(waiter& w, wait_place& at, deadline until, const char* call) {
   if (until.is_past()) {
     breathe();
     return false;
   }
-  waiters_.push_back(w);
+  if (&at != &w) {
+    w.stand_in(at);
+  }
+  waiters_.push_back(at);
   const wake_reason why = scheduler_of(w).park(w, until, wakers::fibers);
   if (why == wake_reason::closed) [[unlikely]] {
     throw_cause(why, call);

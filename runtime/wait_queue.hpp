@@ -14,6 +14,9 @@ namespace annulet {
 
 namespace [[gnu::visibility("default")]] detail {
 
+// The key to the lines of the primitives, for who stands in several: wait_any.hpp.
+struct lines;
+
 class wait_queue {
  public:
   wait_queue() = default;
@@ -38,26 +41,31 @@ class wait_queue {
   [[nodiscard]] control_block& running() const noexcept;
 
   [[nodiscard]] bool empty() const noexcept { return waiters_.empty(); }
-  [[nodiscard]] waiter& front() noexcept { return waiters_.front(); }
+  [[nodiscard]] wait_place& front() noexcept { return waiters_.front(); }
   // Counts them one by one.
   [[nodiscard]] std::size_t size() noexcept;
 
   // Parks the running fiber, whose waiter it is, at the end of the line. False where the deadline came first.
   // Throws what ends a wait (cancellation.hpp), and std::logic_error where the primitive was destroyed
   // meanwhile; then nothing of it may be touched any more.
-  bool park(waiter& w, deadline until, const char* call);
+  bool park(waiter& w, deadline until, const char* call) { return park(w, w, until, call); }
+  // The same with a place of its own, that says more.
+  bool park(waiter& w, wait_place& at, deadline until, const char* call);
   // The same, but says `closed` and `interrupted` where that throws, for who has to set something right
   // first; then throw_cause.
   [[nodiscard]] wake_reason park_and_tell(waiter& w, deadline until);
   [[nodiscard]] wake_reason park_uninterrupted(waiter& w);
   [[noreturn]] static void throw_cause(wake_reason why, const char* call);
 
+  // For who waits elsewhere too.
+  void add(wait_place& place) noexcept { waiters_.push_back(place); }
+
   // Those that waited longest have what they want.
   void wake_one() noexcept;
   void wake_all() noexcept;
 
  private:
-  waiter_list waiters_;
+  wait_line waiters_;
   scheduler* owner_ = nullptr;
 };
 

@@ -13,6 +13,7 @@
 #include "timer_queue.hpp"
 
 #include <cstdint>
+#include <utility>
 
 namespace annulet::detail {
 
@@ -21,25 +22,60 @@ class scheduler;
 
 enum class wake_reason : std::uint8_t { none, ready, timed_out, closed, interrupted };
 
-class waiter : public list_hook<>, private timer_node {
+class waiter;
+
+// A waiter's place in a line. Most stand in one line and are their own place; who waits for any of several
+// things has one in each. They leave all their lines together.
+class wait_place : public list_hook<> {
+ public:
+  explicit wait_place(waiter& of) noexcept : waiter_(of) {}
+
+  // Wakes the waiter, which then knows that it was here. Nobody whose place is in a line has been woken.
+  void wake(wake_reason why) noexcept;
+  [[nodiscard]] control_block& fiber() const noexcept;
+
+ private:
+  friend class waiter;
+  waiter& waiter_;
+  wait_place* next_of_waiter_ = nullptr;
+};
+
+class waiter : public wait_place, private timer_node {
  public:
   // Made by the running fiber right before it parks, destroyed in the same frame right after.
-  explicit waiter(control_block& fiber) noexcept : timer_node(&expire), fiber_(fiber) {}
+  explicit waiter(control_block& fiber) noexcept : wait_place(*this), timer_node(&expire), fiber_(fiber) {}
 
   // False where somebody else was first; then this changed nothing. The hub's thread only.
   [[gnu::visibility("default")]] bool wake(wake_reason why) noexcept;
   [[nodiscard]] control_block& fiber() const noexcept { return fiber_; }
 
+  // One more place that it stands in.
+  void stand_in(wait_place& place) noexcept { place.next_of_waiter_ = std::exchange(places_, &place); }
+  // Where it was woken, if it was in a line.
+  [[nodiscard]] const wait_place* woken_in() const noexcept { return woken_in_; }
+
  private:
   friend class scheduler;
+  friend class wait_place;
 
   [[gnu::visibility("default")]] static void expire(timer_node& timer) noexcept;
 
   control_block& fiber_;
+  wait_place* places_ = nullptr;  // but for its own
+  const wait_place* woken_in_ = nullptr;
   wake_reason why_ = wake_reason::none;
   bool interruptible_ = true;
 };
 
+inline void wait_place::wake(wake_reason why) noexcept {
+  if (waiter_.wake(why)) {
+    waiter_.woken_in_ = this;
+  }
+}
+
+inline control_block& wait_place::fiber() const noexcept { return waiter_.fiber_; }
+
 using waiter_list = intrusive_list<waiter>;
+using wait_line = intrusive_list<wait_place>;
 
 }  // namespace annulet::detail

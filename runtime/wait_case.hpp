@@ -1,0 +1,38 @@
+// One of several things that a fiber waits for: what wait_any.hpp needs to know of each.
+#pragma once
+
+#include "deadline.hpp"
+#include "waiter.hpp"
+
+#include <cstddef>
+#include <optional>
+#include <span>
+
+namespace annulet::detail {
+
+class [[gnu::visibility("default")]] wait_case {
+ public:
+  // Takes what it is for, if that is there now. Does not park. Throws wrong_thread and its like.
+  virtual bool take() = 0;
+  // Stands in its line, where that has failed.
+  virtual void enlist(waiter & w) = 0;
+  // Where it stands; null where it does not.
+  [[nodiscard]] virtual const wait_place* place() const noexcept = 0;
+  // It was woken there. False where that was a hint, and nothing is there after all.
+  virtual bool was_woken() { return true; }
+  // The wait is over, however it ended.
+  virtual void leave() noexcept = 0;
+  // Whether something outside this thread can end the wait.
+  [[nodiscard]] virtual bool is_outside() const noexcept { return false; }
+
+ protected:
+  ~wait_case() = default;
+};
+
+// Parks until one has what it is for; which. None where the deadline came first. Where several have, it is
+// the first of them, and the others have taken nothing. Throws what ends a wait, and std::logic_error where
+// one of them was destroyed meanwhile.
+[[nodiscard, gnu::visibility("default")]] std::optional<std::size_t> wait_for_any(
+    std::span<wait_case* const> cases, deadline until);
+
+}  // namespace annulet::detail
