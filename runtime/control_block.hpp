@@ -68,7 +68,7 @@ class [[gnu::visibility("default")]] control_block : public switch_state, public
   void (*discard_value)(control_block&) noexcept = nullptr;
 
   wait_line joiners;
-  local_slot* locals = nullptr;  // owned; the newest first
+  local_slot* locals = nullptr;                  // owned; the newest first
   intrusive_list<timeout, expired_tag> expired;  // guards that have yet to be thrown, in order of expiry
   std::exception_ptr error;
   std::uint64_t id = 0;

@@ -12,6 +12,7 @@ bool event::wait(deadline until) {
   constexpr const char* call = "event::wait";
   waiting_.begin(call);
   if (set_) {
+    waiting_.breathe();
     return true;
   }
   detail::waiter w(waiting_.running());

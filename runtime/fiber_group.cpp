@@ -126,6 +126,7 @@ bool fiber_group::join(deadline until) {
       return false;
     }
   }
+  waiting_.breathe();
   return true;
 }
 

@@ -2,8 +2,8 @@
 
 #include "cancellation.hpp"
 #include "check.hpp"
-#include "context.hpp"
 #include "errors.hpp"
+#include "switching.hpp"
 #include "this_fiber.hpp"
 
 #include <cxxabi.h>
@@ -70,28 +70,6 @@ void scheduler::free_stack(control_block& fiber) noexcept {
   const stack memory = fiber.memory;
   static_cast<list_hook<all_fibers_tag>&>(fiber).unlink();
   stack_pool::release(memory);
-}
-
-// On the stack that was jumped to: where the other one stopped is known only now, and only now may its stack
-// go.
-inline void scheduler::arrive(void* stopped_at, void* from) noexcept {
-  auto& left = *static_cast<control_block*>(from);
-  left.context = stopped_at;
-  if (left.state == fiber_state::done && !left.has_handle) [[unlikely]] {
-    free_stack(left);
-  }
-}
-
-[[gnu::always_inline]] inline void scheduler::switch_to(control_block& next) noexcept {
-  control_block& self = *running_;
-  self.exceptions = *exceptions_;
-  self.saved_errno = *errno_;
-  running_ = &next;
-  next.state = fiber_state::running;
-  const arrival from = jump(next.context, &self);
-  arrive(from.fctx, from.data);
-  *exceptions_ = self.exceptions;
-  *errno_ = self.saved_errno;
 }
 
 stack scheduler::claim_stack(std::size_t size) {
@@ -191,12 +169,7 @@ void scheduler::abandon(control_block& fiber) noexcept {
 
 // --- yielding and parking
 
-[[gnu::always_inline]] inline bool scheduler::interruptible(const control_block& fiber) const noexcept {
-  const exception_state& state = &fiber == running_ ? *exceptions_ : fiber.exceptions;
-  return state.uncaught == 0 && !fiber.ending;
-}
-
-[[gnu::always_inline]] inline void scheduler::yield_now() {
+[[gnu::always_inline]] inline void scheduler::give_way_now() {
   control_block& self = *running_;
   if (++switches_ >= options_.look_every) [[unlikely]] {
     look_outside();
@@ -205,75 +178,31 @@ void scheduler::abandon(control_block& fiber) noexcept {
     make_ready(self);
     switch_to(*next);
   }
-  if (self.interrupt_pending && interruptible(self)) [[unlikely]] {
-    throw_interruption(self);
+}
+
+[[gnu::always_inline]] inline void scheduler::yield_now() {
+  give_way_now();
+  if (is_interrupted()) [[unlikely]] {
+    throw_interruption();
   }
 }
 
 void scheduler::give_way() {
   breaths_ = 0;
   look_outside();
-  if (control_block* const next = ready_.pop()) {
-    make_ready(*running_);
-    switch_to(*next);
-  }
+  give_way_now();
   if (running_->interrupt_pending) {
     breaths_ = work_between_yields;  // for throw_if_overdue
   }
 }
 
-// The running fiber has parked or ended: the next one goes on, which may be itself.
-[[gnu::always_inline]] inline void scheduler::dispatch() {
-  for (;;) {
-    if (++switches_ >= options_.look_every) [[unlikely]] {
-      look_outside();
-    }
-    if (control_block* const next = ready_.pop()) {
-      if (next == running_) {
-        next->state = fiber_state::running;
-      } else {
-        switch_to(*next);
-      }
-      return;
-    }
-    wait_outside();
-  }
-}
-
-[[gnu::always_inline]] inline wake_reason scheduler::block(waiter& w, deadline until, wakers who) {
-  control_block& self = *running_;
-  if (!until.is_never()) {
-    timers_.arm(w, until.nanoseconds());
-  }
-  const std::size_t outside = who == wakers::outside ? 1 : 0;
-  outside_waits_ += outside;
-  self.parked_on = &w;
-  self.state = fiber_state::parked;
-  breaths_ = 0;  // others run now
-  dispatch();
-  outside_waits_ -= outside;
-  return w.why_;
-}
-
 void scheduler::throw_if_interrupted() {
-  control_block& self = *running_;
-  if (self.interrupt_pending && interruptible(self)) [[unlikely]] {
-    throw_interruption(self);
-  }
-}
-
-bool scheduler::is_interrupted() const noexcept {
-  return running_->interrupt_pending && interruptible(*running_);
-}
-
-wake_reason scheduler::park(waiter& w, deadline until, wakers who) {
-  throw_if_interrupted();
-  const wake_reason why = block(w, until, who);
-  if (why == wake_reason::interrupted) [[unlikely]] {
+  if (is_interrupted()) [[unlikely]] {
     throw_interruption();
   }
-  return why;
 }
+
+wake_reason scheduler::park(waiter& w, deadline until, wakers who) { return park_here(w, until, who); }
 
 wake_reason scheduler::park_and_tell(waiter& w, deadline until, wakers who) { return block(w, until, who); }
 

@@ -89,6 +89,8 @@ class scheduler {
   // fiber_killed, timeout_expired or deadlock, before it parks or out of the park, unless an exception
   // is in flight: then they stay pending.
   wake_reason park(waiter& w, deadline until, wakers who);
+  // The same as a part of the function that calls it: switching.hpp.
+  wake_reason park_here(waiter& w, deadline until, wakers who);
   // The same, but nothing interrupts it: for what must be waited for.
   wake_reason park_uninterrupted(waiter& w, deadline until, wakers who);
 
@@ -142,6 +144,7 @@ class scheduler {
   static void discard_locals(control_block& fiber) noexcept;
   static void discard_result(control_block& fiber) noexcept;
   static void free_stack(control_block& fiber) noexcept;
+  void give_way_now();
   void give_way();
   void yield_now();
   wake_reason block(waiter& w, deadline until, wakers who);

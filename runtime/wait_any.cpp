@@ -49,7 +49,7 @@ class in_lines {
 
 std::optional<std::size_t> wait_for_any(std::span<wait_case* const> cases, deadline until) {
   scheduler& here = scheduler::here("wait_any");
-  here.breathe(1);
+  here.throw_if_overdue();
   wakers who = wakers::fibers;
   for (const wait_case* const each : cases) {
     who = each->is_outside() ? wakers::outside : who;
@@ -57,10 +57,12 @@ std::optional<std::size_t> wait_for_any(std::span<wait_case* const> cases, deadl
   for (;;) {
     for (std::size_t i = 0; i < cases.size(); ++i) {
       if (cases[i]->take()) {
+        here.breathe_quietly(1);
         return i;
       }
     }
     if (until.is_past()) {
+      here.breathe_quietly(1);
       return std::nullopt;
     }
     waiter w(here.running());

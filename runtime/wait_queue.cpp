@@ -3,6 +3,7 @@
 #include "check.hpp"
 #include "errors.hpp"
 #include "scheduler.hpp"
+#include "switching.hpp"
 
 #include <stdexcept>
 #include <string>
@@ -11,7 +12,9 @@ namespace annulet::detail {
 
 namespace {
 
-scheduler& scheduler_of(const wait_place& w) noexcept { return *w.fiber().owner.load(std::memory_order_relaxed); }
+scheduler& scheduler_of(const wait_place& w) noexcept {
+  return *w.fiber().owner.load(std::memory_order_relaxed);
+}
 
 }  // namespace
 
@@ -60,7 +63,7 @@ bool wait_queue::park(waiter& w, wait_place& at, deadline until, const char* cal
     w.stand_in(at);
   }
   waiters_.push_back(at);
-  const wake_reason why = scheduler_of(w).park(w, until, wakers::fibers);
+  const wake_reason why = scheduler_of(w).park_here(w, until, wakers::fibers);
   if (why == wake_reason::closed) [[unlikely]] {
     throw_cause(why, call);
   }

@@ -15,7 +15,9 @@
 #include <cstdint>
 #include <utility>
 
-namespace annulet::detail {
+namespace annulet {
+
+namespace [[gnu::visibility("default")]] detail {
 
 class control_block;
 class scheduler;
@@ -46,7 +48,7 @@ class waiter : public wait_place, private timer_node {
   explicit waiter(control_block& fiber) noexcept : wait_place(*this), timer_node(&expire), fiber_(fiber) {}
 
   // False where somebody else was first; then this changed nothing. The hub's thread only.
-  [[gnu::visibility("default")]] bool wake(wake_reason why) noexcept;
+  bool wake(wake_reason why) noexcept;
   [[nodiscard]] control_block& fiber() const noexcept { return fiber_; }
 
   // One more place that it stands in.
@@ -58,7 +60,7 @@ class waiter : public wait_place, private timer_node {
   friend class scheduler;
   friend class wait_place;
 
-  [[gnu::visibility("default")]] static void expire(timer_node& timer) noexcept;
+  static void expire(timer_node& timer) noexcept;
 
   control_block& fiber_;
   wait_place* places_ = nullptr;  // but for its own
@@ -78,4 +80,6 @@ inline control_block& wait_place::fiber() const noexcept { return waiter_.fiber_
 using waiter_list = intrusive_list<waiter>;
 using wait_line = intrusive_list<wait_place>;
 
-}  // namespace annulet::detail
+}  // namespace detail
+
+}  // namespace annulet

@@ -1,0 +1,85 @@
+// The switch, for those functions that contain it whole: each return that the CPU has to predict anew after a
+// jump costs as much as the jump itself, so there is to be one. Internal.
+#pragma once
+
+#include "context.hpp"
+#include "scheduler.hpp"
+
+namespace annulet::detail {
+
+// On the stack that was jumped to: where the other one stopped is known only now, and only now may its stack
+// go.
+inline void scheduler::arrive(void* stopped_at, void* from) noexcept {
+  auto& left = *static_cast<control_block*>(from);
+  left.context = stopped_at;
+  if (left.state == fiber_state::done && !left.has_handle) [[unlikely]] {
+    free_stack(left);
+  }
+}
+
+[[gnu::always_inline]] inline void scheduler::switch_to(control_block& next) noexcept {
+  control_block& self = *running_;
+  self.exceptions = *exceptions_;
+  self.saved_errno = *errno_;
+  running_ = &next;
+  next.state = fiber_state::running;
+  const arrival from = jump(next.context, &self);
+  arrive(from.fctx, from.data);
+  *exceptions_ = self.exceptions;
+  *errno_ = self.saved_errno;
+}
+
+[[gnu::always_inline]] inline bool scheduler::interruptible(const control_block& fiber) const noexcept {
+  const exception_state& state = &fiber == running_ ? *exceptions_ : fiber.exceptions;
+  return state.uncaught == 0 && !fiber.ending;
+}
+
+// The running fiber has parked or ended: the next one goes on, which may be itself.
+[[gnu::always_inline]] inline void scheduler::dispatch() {
+  for (;;) {
+    if (++switches_ >= options_.look_every) [[unlikely]] {
+      look_outside();
+    }
+    if (control_block* const next = ready_.pop()) {
+      if (next == running_) {
+        next->state = fiber_state::running;
+      } else {
+        switch_to(*next);
+      }
+      return;
+    }
+    wait_outside();
+  }
+}
+
+[[gnu::always_inline]] inline wake_reason scheduler::block(waiter& w, deadline until, wakers who) {
+  control_block& self = *running_;
+  if (!until.is_never()) {
+    timers_.arm(w, until.nanoseconds());
+  }
+  const std::size_t outside = who == wakers::outside ? 1 : 0;
+  outside_waits_ += outside;
+  self.parked_on = &w;
+  self.state = fiber_state::parked;
+  breaths_ = 0;  // others run now
+  dispatch();
+  outside_waits_ -= outside;
+  return w.why_;
+}
+
+[[gnu::always_inline]] inline bool scheduler::is_interrupted() const noexcept {
+  return running_->interrupt_pending && interruptible(*running_);
+}
+
+[[gnu::always_inline]] inline wake_reason scheduler::park_here(waiter& w, deadline until, wakers who) {
+  if (is_interrupted()) [[unlikely]] {
+    throw_interruption();
+  }
+  const wake_reason why = block(w, until, who);
+  if (why == wake_reason::interrupted) [[unlikely]] {
+    throw_interruption();
+  }
+  return why;
+}
+
+}  // namespace annulet::detail
