@@ -17,10 +17,12 @@
 
 namespace annulet {
 
-namespace [[gnu::visibility("default")]] detail {
-
+namespace detail {
 class control_block;
 class scheduler;
+}  // namespace detail
+
+namespace [[gnu::visibility("default")]] detail {
 
 enum class wake_reason : std::uint8_t { none, ready, timed_out, closed, interrupted };
 
