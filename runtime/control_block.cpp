@@ -1,5 +1,7 @@
 #include "control_block.hpp"
 
+#include "errors.hpp"
+
 #include <algorithm>
 
 namespace annulet::detail {
@@ -19,6 +21,18 @@ std::string control_block::describe() const {
     text.append(std::to_string(place.line())).append(")");
   }
   return text;
+}
+
+std::exception_ptr control_block::failure() const {
+  switch (outcome) {
+    case fiber_outcome::error:
+      return error;
+    case fiber_outcome::killed:
+      return std::make_exception_ptr(fiber_failed("annulet: " + describe() + " was killed"));
+    default:
+      return std::make_exception_ptr(
+          fiber_failed("annulet: " + describe() + " was ended by a timeout guard that it did not catch"));
+  }
 }
 
 }  // namespace annulet::detail

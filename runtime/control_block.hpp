@@ -53,10 +53,27 @@ struct local_slot {
   void (*destroy)(local_slot&) noexcept = nullptr;
 };
 
+class control_block;
+
+// A group, as its members' ends know it.
+class member_keeper {
+ public:
+  // It has failed, and nobody has collected that.
+  virtual void take_error(control_block& member) noexcept = 0;
+  // It has ended, and all that it had is destroyed.
+  virtual void let_go(control_block& member) noexcept = 0;
+
+ protected:
+  ~member_keeper() = default;
+};
+
 struct expired_tag;
 struct all_fibers_tag;
+struct group_tag;
 
-class [[gnu::visibility("default")]] control_block : public switch_state, public list_hook<all_fibers_tag> {
+class [[gnu::visibility("default")]] control_block : public switch_state,
+                                                     public list_hook<all_fibers_tag>,
+                                                     public list_hook<group_tag> {
  public:
   control_block() = default;
 
@@ -68,6 +85,7 @@ class [[gnu::visibility("default")]] control_block : public switch_state, public
   void (*discard_value)(control_block&) noexcept = nullptr;
 
   wait_line joiners;
+  member_keeper* keeper = nullptr;               // whose member it is
   local_slot* locals = nullptr;                  // owned; the newest first
   intrusive_list<timeout, expired_tag> expired;  // guards that have yet to be thrown, in order of expiry
   std::exception_ptr error;
@@ -83,6 +101,8 @@ class [[gnu::visibility("default")]] control_block : public switch_state, public
 
   [[nodiscard]] std::string_view name() const noexcept { return {name_.data(), name_length_}; }
   void set_name(std::string_view name) noexcept;
+  // Of one that has ended without a value: what get() throws.
+  [[nodiscard]] std::exception_ptr failure() const;
   // `fiber 7 "ticker" (spawned at main.cpp:12)`
   [[nodiscard]] std::string describe() const;
 

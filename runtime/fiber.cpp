@@ -126,15 +126,7 @@ void fiber_handle::await_value(deadline until) {
     return;
   }
   block.error_collected = true;
-  switch (block.outcome) {
-    case fiber_outcome::error:
-      std::rethrow_exception(block.error);
-    case fiber_outcome::killed:
-      throw fiber_failed("annulet: " + block.describe() + " was killed");
-    default:
-      throw fiber_failed("annulet: " + block.describe() +
-                         " was ended by a timeout guard that it did not catch");
-  }
+  std::rethrow_exception(block.failure());
 }
 
 }  // namespace annulet::detail

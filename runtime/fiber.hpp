@@ -165,6 +165,7 @@ class fiber_handle {
 
  protected:
   friend struct lines;
+  friend class place_in_group;
 
   explicit fiber_handle(control_block& block) noexcept : block_(&block) {}
   ~fiber_handle() { drop(); }

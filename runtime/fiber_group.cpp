@@ -1,6 +1,5 @@
 #include "fiber_group.hpp"
 
-#include "cancellation.hpp"
 #include "check.hpp"
 #include "errors.hpp"
 #include "scheduler.hpp"
@@ -13,141 +12,187 @@ namespace annulet {
 
 namespace detail {
 
-membership::membership(fiber_group& of) noexcept : group_(&of) {
-  of.members_.push_back(*this);
-  of.newest_ = this;
-  ++of.size_;
-}
-
-membership::membership(membership&& other) noexcept : group_(std::exchange(other.group_, nullptr)) {
-  other.unlink();
-  group_->members_.push_back(*this);
-  group_->newest_ = this;
-}
-
-// The fiber has run to its end, but for what is left of its frame; who is woken here runs after that.
-membership::~membership() {
-  if (group_ == nullptr) {
-    return;
-  }
-  unlink();
-  group_->permits_.release();
-  if (--group_->size_ == 0) {
-    group_->waiting_.wake_all();
-  }
-}
-
-void membership::take_error() const {
-  try {
-    throw;
-  } catch (const fiber_killed&) {
-    throw;
-  } catch (const timeout_expired&) {
-    if (takes_error()) {
-      note(std::make_exception_ptr(fiber_failed("annulet: " + fiber_->describe() +
-                                                " was ended by a timeout guard that it did not catch")));
-    } else {
-      throw;
-    }
-  } catch (...) {
-    if (takes_error()) {
-      note(std::current_exception());
-    } else {
-      throw;
-    }
-  }
-}
-
-bool membership::takes_error() const noexcept { return group_ != nullptr && group_->error_ == nullptr; }
-
-void membership::note(std::exception_ptr error) const noexcept {
-  group_->error_ = std::move(error);
-  group_->waiting_.wake_all();
-}
-
-}  // namespace detail
-
-fiber_group::fiber_group(std::size_t limit) : permits_(limit, limit) {
-  if (limit == 0) {
-    throw std::invalid_argument("annulet: fiber_group: a limit of 0");
-  }
-}
-
-fiber_group::~fiber_group() {
-  members_.for_each([](detail::membership& m) {
-    detail::scheduler* const owner = m.fiber_->owner.load(std::memory_order_relaxed);
-    detail::check(owner == detail::scheduler::current(),
-                  "a fiber_group was destroyed on another thread than that of its fibers");
-    m.group_ = nullptr;
-    owner->kill(*m.fiber_);
-  });
-  if (error_ != nullptr) {
-    detail::report("a fiber of a group ended by an error that nobody collected: " + detail::what_of(error_));
-  }
-}
-
 namespace {
 
-struct revealed : fiber<void> {
-  explicit revealed(fiber<void>&& f) noexcept : fiber(std::move(f)) {}
-  [[nodiscard]] detail::control_block* block() const noexcept { return block_; }
+// A get() that waits. Who wakes it gives it the error, if it is for one.
+struct asker : waiter {
+  using waiter::waiter;
+  std::exception_ptr error;
 };
 
 }  // namespace
 
-void fiber_group::require_own_thread(const char* call) { waiting_.require_own_thread(call, size_ != 0); }
-
-void fiber_group::begin(fiber<void>&& member) {
-  revealed started(std::move(member));
-  newest_->fiber_ = started.block();
-  if (ending_) {
-    started.kill();
+place_in_group::place_in_group(fiber_group& group, deadline until) : group_(&group) {
+  constexpr const char* call = "fiber_group::spawn";
+  group.begin(call);
+  if (group.taken_ != group.limit_) {
+    ++group.taken_;
+    group.places_.push_back(*this);
+    had_ = true;
+    wait_queue::breathe();
+  } else {
+    waiter w(group.for_room_.running());
+    group.places_.push_back(*this);
+    had_ = group.for_room_.park(w, until, call);
   }
-  started.detach();
+  if (group_ == nullptr) {
+    throw std::logic_error("annulet: fiber_group::spawn: the group was destroyed meanwhile");
+  }
 }
 
+place_in_group::~place_in_group() {
+  if (group_ != nullptr && had_) {
+    group_->free_place();
+  }
+}
+
+void place_in_group::give_to(fiber<void>&& member) {
+  control_block& block = *member.block_;
+  if (group_ == nullptr) {
+    member.kill();
+  } else {
+    std::exchange(group_, nullptr)->adopt(block);
+  }
+  unlink();
+  member.detach();
+}
+
+}  // namespace detail
+
+namespace {
+
+std::size_t checked(std::size_t limit) {
+  if (limit == 0 || limit > fiber_group::unlimited) {
+    throw std::invalid_argument(limit == 0 ? "annulet: fiber_group: a limit of 0"
+                                           : "annulet: fiber_group: a negative limit");
+  }
+  return limit;
+}
+
+std::exception_ptr failure_of(const detail::control_block& member) noexcept {
+  try {
+    return member.failure();
+  } catch (const std::bad_alloc&) {
+    return std::current_exception();
+  }
+}
+
+void report_uncollected(const std::exception_ptr& error) noexcept {
+  try {
+    detail::report("a fiber of a group ended by an error that nobody collected: " + detail::what_of(error));
+  } catch (const std::bad_alloc&) {
+    detail::report("a fiber of a group ended by an error that nobody collected");
+  }
+}
+
+}  // namespace
+
+fiber_group::fiber_group(std::size_t limit) : limit_(checked(limit)) {}
+
+fiber_group::~fiber_group() {
+  members_.for_each([](detail::control_block& member) {
+    detail::scheduler* const owner = member.owner.load(std::memory_order_relaxed);
+    detail::check(owner == detail::scheduler::current(),
+                  "a fiber_group was destroyed on another thread than that of its fibers");
+    member.keeper = nullptr;
+    owner->kill(member);
+  });
+  places_.for_each([](detail::place_in_group& place) { place.group_ = nullptr; });
+  if (error_ != nullptr) {
+    report_uncollected(error_);
+  }
+}
+
+void fiber_group::begin(const char* call) { for_room_.begin(call, taken_ != 0); }
+
+void fiber_group::require_own_thread(const char* call) { for_room_.require_own_thread(call, taken_ != 0); }
+
 void fiber_group::refuse_own_member(const char* call) {
-  detail::control_block* const self = &waiting_.running();
-  bool own = false;
-  members_.for_each([&](detail::membership& m) { own = own || m.fiber_ == self; });
-  if (own) {
-    throw std::logic_error(std::string("annulet: ") + call + ": " + self->describe() +
+  const detail::control_block& self = for_room_.running();
+  if (self.keeper == this) {
+    throw std::logic_error(std::string("annulet: ") + call + ": " + self.describe() +
                            " is a member, and would wait for itself");
+  }
+}
+
+void fiber_group::free_place() noexcept {
+  if (for_room_.empty()) {
+    --taken_;
+  } else {
+    for_room_.wake_one();  // it is that one's now
+  }
+}
+
+void fiber_group::adopt(detail::control_block& member) noexcept {
+  member.keeper = this;
+  members_.push_back(member);
+  ++size_;
+  if (ending_) {
+    detail::scheduler::current()->kill(member);
+  }
+}
+
+void fiber_group::take_error(detail::control_block& member) noexcept {
+  const bool failed =
+      member.outcome == detail::fiber_outcome::error || member.outcome == detail::fiber_outcome::timed_out;
+  if (!failed || error_ != nullptr) {
+    return;  // of two failures the scheduler reports the second
+  }
+  std::exception_ptr error = failure_of(member);
+  member.error_collected = true;
+  if (for_an_error_.empty()) {
+    error_ = std::move(error);
+  } else {
+    static_cast<detail::asker&>(for_an_error_.front()).error = std::move(error);
+    for_an_error_.wake_one();
+  }
+}
+
+void fiber_group::let_go(detail::control_block& member) noexcept {
+  static_cast<detail::list_hook<detail::group_tag>&>(member).unlink();
+  free_place();
+  if (--size_ == 0) {
+    ending_ = false;
+    for_the_last_.wake_all();
+    for_an_error_.wake_all();
   }
 }
 
 bool fiber_group::join(deadline until) {
   constexpr const char* call = "fiber_group::join";
-  waiting_.begin(call, size_ != 0);
+  begin(call);
   refuse_own_member(call);
-  while (size_ != 0) {
-    detail::waiter w(waiting_.running());
-    if (!waiting_.park(w, until, call)) {
-      return false;
-    }
+  if (size_ == 0) {
+    detail::wait_queue::breathe();
+    return true;
   }
-  waiting_.breathe();
-  return true;
+  detail::waiter w(for_room_.running());
+  return for_the_last_.park(w, until, call);
 }
 
 void fiber_group::get(deadline until) {
   constexpr const char* call = "fiber_group::get";
-  waiting_.begin(call, size_ != 0);
+  begin(call);
   refuse_own_member(call);
-  while (size_ != 0 && error_ == nullptr) {
-    detail::waiter w(waiting_.running());
-    if (!waiting_.park(w, until, call)) {
-      throw deadline_passed("annulet: fiber_group::get: the deadline passed");
-    }
-  }
   if (error_ != nullptr) {
     std::rethrow_exception(std::exchange(error_, nullptr));
+  }
+  if (size_ == 0) {
+    detail::wait_queue::breathe();
+    return;
+  }
+  detail::asker w(for_room_.running());
+  if (!for_an_error_.park(w, until, call)) {
+    throw deadline_passed("annulet: fiber_group::get: the deadline passed");
+  }
+  if (w.error != nullptr) {
+    std::rethrow_exception(std::move(w.error));
   }
 }
 
 void fiber_group::kill() {
   require_own_thread("fiber_group::kill");
-  members_.for_each([](detail::membership& m) { detail::scheduler::current()->kill(*m.fiber_); });
+  members_.for_each([](detail::control_block& member) { detail::scheduler::current()->kill(member); });
 }
 
 void fiber_group::kill_and_join() {
@@ -155,15 +200,16 @@ void fiber_group::kill_and_join() {
   require_own_thread(call);
   refuse_own_member(call);
   kill();
-  ending_ = true;
-  while (size_ != 0) {
-    detail::waiter w(waiting_.running());
-    const detail::wake_reason why = waiting_.park_uninterrupted(w);
-    if (why != detail::wake_reason::ready) {
-      detail::wait_queue::throw_cause(why, call);
-    }
+  if (size_ == 0) {
+    detail::wait_queue::breathe();
+    return;
   }
-  ending_ = false;
+  ending_ = true;
+  detail::waiter w(for_room_.running());
+  const detail::wake_reason why = for_the_last_.park_uninterrupted(w);
+  if (why != detail::wake_reason::ready) {
+    detail::wait_queue::throw_cause(why, call);
+  }
 }
 
 }  // namespace annulet

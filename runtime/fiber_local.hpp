@@ -5,7 +5,8 @@
 //
 // The object may be used from any thread with a hub: each fiber sees its own. A value lives until its fiber
 // ends, and main's until the hub does, also where the object is destroyed before; it is destroyed by that
-// fiber, the newest first, with no kill or guard in the way.
+// fiber, the newest first, with no kill or guard in the way. A destructor may use other fiber-locals: one
+// that is made there is destroyed in turn.
 #pragma once
 
 #include "control_block.hpp"
@@ -31,7 +32,7 @@ template <class T>
 class fiber_local {
  public:
   fiber_local() requires std::default_initializable<T> : first_([] { return T(); }) {}
-  // `first` makes the value of a fiber that has none yet.
+  // `first` makes the value of a fiber that has none yet. It may park.
   explicit fiber_local(std::function<T()> first) : first_(std::move(first)) {}
   fiber_local(const fiber_local&) = delete;
   fiber_local& operator=(const fiber_local&) = delete;
@@ -42,6 +43,9 @@ class fiber_local {
       return known->value;
     }
     auto made = std::make_unique<slot>(first_);
+    if (slot* const known = find()) {
+      return known->value;  // made meanwhile, by first_ itself
+    }
     detail::local_slot*& all = detail::locals_of_running_fiber();
     made->variable = variable_;
     made->destroy = [](detail::local_slot& s) noexcept { delete static_cast<slot*>(&s); };

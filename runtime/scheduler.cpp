@@ -142,13 +142,20 @@ void scheduler::discard_result(control_block& fiber) noexcept {
 void scheduler::finish(control_block& self) noexcept {
   self.ending = true;
   discard_locals(self);
+  if (self.keeper != nullptr) {
+    self.keeper->take_error(self);
+  }
   if (!self.has_handle) {
     discard_result(self);
+    discard_locals(self);  // those that it has made
   }
   self.state = fiber_state::done;
   self.interrupt_pending = false;
   while (!self.joiners.empty()) {
     self.joiners.front().wake(wake_reason::ready);
+  }
+  if (self.keeper != nullptr) {
+    self.keeper->let_go(self);
   }
   if (--alive_ == 0 && shutdown_waiter_ != nullptr) {
     shutdown_waiter_->wake(wake_reason::ready);

@@ -6,7 +6,8 @@
 //   });                                        // both have ended; what one of them threw is thrown here
 //
 // Where the body or a child throws, or this fiber is killed, the children that are left are killed and waited
-// for first, and nothing interrupts that.
+// for first, and nothing interrupts that. A child's error does not interrupt the body: it is looked at when
+// that is over, or by the body's own children.get().
 #pragma once
 
 #include "fiber_group.hpp"
@@ -32,17 +33,24 @@ template <std::invocable<fiber_group&> Body>
 std::invoke_result_t<Body, fiber_group&> scope(Body&& body, std::size_t limit = fiber_group::unlimited) {
   using result = std::invoke_result_t<Body, fiber_group&>;
   fiber_group children(limit);
+  const auto get_all = [&] {
+    do {
+      children.get();
+    } while (!children.empty());  // for others may have been given it, and spawn too
+  };
   try {
     if constexpr (std::is_void_v<result>) {
       std::invoke(std::forward<Body>(body), children);
-      children.get();
+      get_all();
     } else {
       result value = std::invoke(std::forward<Body>(body), children);
-      children.get();
+      get_all();
       return static_cast<result&&>(value);
     }
   } catch (...) {
-    children.kill_and_join();
+    do {
+      children.kill_and_join();
+    } while (!children.empty());
     throw;
   }
 }
@@ -61,10 +69,11 @@ using mapped_item =
 // fn(item) of each item of the range, at most `limit` of them at a time, a fiber each. Parks. Returns the
 // results in the range's order, or nothing where fn does. What one of them throws ends the others and is
 // thrown, the first in time. std::invalid_argument for a limit of 0.
-template <std::ranges::input_range Range, std::invocable<detail::mapped_item<Range>> F>
+template <std::ranges::input_range Range, class F>
+requires std::invocable<F&, detail::mapped_item<Range>>
 auto map_in_fibers(std::size_t limit, Range&& range, F fn) {
   using item = detail::mapped_item<Range>;
-  using value = std::invoke_result_t<F&, item>;
+  using value = std::remove_cvref_t<std::invoke_result_t<F&, item>>;
   const auto for_each = [&](auto&& spawn_one) {
     scope(
         [&](fiber_group& children) {
@@ -80,7 +89,7 @@ auto map_in_fibers(std::size_t limit, Range&& range, F fn) {
   if constexpr (std::is_void_v<value>) {
     for_each([&](fiber_group& children, item each) {
       children.spawn([&fn, held = std::tuple<item>(std::forward<item>(each))]() mutable {
-        fn(std::get<0>(std::move(held)));
+        (void)std::invoke(fn, std::get<0>(std::move(held)));
       });
     });
   } else {
@@ -88,7 +97,7 @@ auto map_in_fibers(std::size_t limit, Range&& range, F fn) {
     for_each([&](fiber_group& children, item each) {
       auto& place = found.emplace_back();
       children.spawn([&fn, &place, held = std::tuple<item>(std::forward<item>(each))]() mutable {
-        place.emplace(fn(std::get<0>(std::move(held))));
+        place.emplace(std::invoke(fn, std::get<0>(std::move(held))));
       });
     });
     std::vector<value> results;

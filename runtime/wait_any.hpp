@@ -149,25 +149,34 @@ class popping final : public detail::case_in_line<typename detail::hand_over<T>:
   explicit popping(queue<T>& from) noexcept : core_(detail::lines::core_of(from)) {}
   explicit popping(channel<T>& from) noexcept : core_(detail::lines::core_of(from)) {}
 
-  // What was popped when it was last chosen; none where the queue was closed and empty.
+  // What was popped when it was chosen, until the next wait; none where the queue was closed and empty.
   [[nodiscard]] std::optional<T>& item() noexcept { return item_; }
 
   bool take() override {
-    item_ = core_.try_pop("wait_any");
+    keep(core_.try_pop("wait_any"));
     return item_.has_value() || core_.closed();
   }
   void enlist(detail::waiter& w) override { this->stand_in(core_.poppers(), w); }
   bool was_woken() override {
-    item_ = std::move(this->place_->item);
+    keep(std::move(this->place_->item));
     return true;
   }
 
  private:
+  // T may lack an assignment.
+  void keep(std::optional<T>&& popped) {
+    item_.reset();
+    if (popped) {
+      item_.emplace(std::move(*popped));
+    }
+  }
+
   detail::hand_over<T>& core_;
   std::optional<T> item_;
 };
 
-// An item for a queue or a channel, likewise. It stays the caller's until it is chosen.
+// An item for a queue or a channel, likewise. It stays the caller's until it is chosen and pushed; to push
+// another one, put that in its place.
 template <class T>
 class pushing final : public detail::case_in_line<typename detail::hand_over<T>::pusher> {
  public:
@@ -208,10 +217,17 @@ requires(sizeof...(Sources) > 0)
       cases);
 }
 
-// Parks until all of them have been there: fibers, events, latches. False where the deadline came first.
+// Parks until each of them has been there: fibers, events, latches. An event counts also where it is cleared
+// before the others are there. False where the deadline came first.
 template <detail::can_be_waited_for_with_others... Sources>
 requires(sizeof...(Sources) > 0) [[nodiscard]] bool wait_all(deadline until, Sources&... sources) {
-  return (wait_any(until, sources).has_value() && ...);
+  std::tuple<detail::case_of<Sources>...> cases(sources...);
+  return std::apply(
+      [until](auto&... each) {
+        const std::array<detail::wait_case*, sizeof...(each)> all{&static_cast<detail::wait_case&>(each)...};
+        return detail::wait_for_all(all, until);
+      },
+      cases);
 }
 
 }  // namespace annulet

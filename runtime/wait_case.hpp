@@ -35,4 +35,9 @@ class [[gnu::visibility("default")]] wait_case {
 [[nodiscard, gnu::visibility("default")]] std::optional<std::size_t> wait_for_any(
     std::span<wait_case* const> cases, deadline until);
 
+// Parks until each of them has been there, and says whether that was before the deadline. For those whose
+// being there takes nothing. All else as above.
+[[nodiscard, gnu::visibility("default")]] bool wait_for_all(std::span<wait_case* const> cases,
+                                                            deadline until);
+
 }  // namespace annulet::detail

@@ -12,6 +12,7 @@
 #include "intrusive_list.hpp"
 #include "timer_queue.hpp"
 
+#include <cstddef>
 #include <cstdint>
 #include <utility>
 
@@ -34,7 +35,8 @@ class wait_place : public list_hook<> {
  public:
   explicit wait_place(waiter& of) noexcept : waiter_(of) {}
 
-  // Wakes the waiter, which then knows that it was here. Nobody whose place is in a line has been woken.
+  // Wakes the waiter, which then knows that it was here; or, where it is to hear from more of its places,
+  // leaves this line. Nobody whose place is in a line has been woken.
   void wake(wake_reason why) noexcept;
   [[nodiscard]] control_block& fiber() const noexcept;
 
@@ -55,6 +57,8 @@ class waiter : public wait_place, private timer_node {
 
   // One more place that it stands in.
   void stand_in(wait_place& place) noexcept { place.next_of_waiter_ = std::exchange(places_, &place); }
+  // It is woken as ready only when that has been said in so many of its places.
+  void await(std::size_t places) noexcept { awaited_ = places; }
   // Where it was woken, if it was in a line.
   [[nodiscard]] const wait_place* woken_in() const noexcept { return woken_in_; }
 
@@ -67,12 +71,16 @@ class waiter : public wait_place, private timer_node {
   control_block& fiber_;
   wait_place* places_ = nullptr;  // but for its own
   const wait_place* woken_in_ = nullptr;
+  std::size_t awaited_ = 1;
   wake_reason why_ = wake_reason::none;
   bool interruptible_ = true;
 };
 
 inline void wait_place::wake(wake_reason why) noexcept {
-  if (waiter_.wake(why)) {
+  if (waiter_.awaited_ != 1 && why == wake_reason::ready) {
+    --waiter_.awaited_;
+    unlink();
+  } else if (waiter_.wake(why)) {
     waiter_.woken_in_ = this;
   }
 }

@@ -4,6 +4,7 @@
 #include <annulet/runtime/errors.hpp>
 #include <annulet/runtime/event.hpp>
 #include <annulet/runtime/fiber.hpp>
+#include <annulet/runtime/fiber_local.hpp>
 #include <annulet/runtime/this_fiber.hpp>
 
 #include "support/cancelled.hpp"
@@ -254,4 +255,125 @@ TEST_CASE(
   }
   CHECK(watched.use_count() == 1);
   CHECK(group->empty());
+}
+
+TEST_CASE("a join ends with the last member, also where another was spawned before it runs") {
+  driven world;
+  fiber_group group;
+  event open;
+  group.spawn([&] { open.wait(); });
+  auto joins = spawn([&] { return group.join(); });
+  auto gets = spawn([&] { group.get(); });
+  auto ends = spawn([&] { group.kill_and_join(); });
+  this_fiber::yield();
+  auto spawns = spawn([&] { group.spawn([] { this_fiber::sleep_for(1h); }); });
+  CHECK(joins.get());
+  gets.get();
+  ends.get();
+  spawns.join();
+  CHECK(group.size() == 1);
+  CHECK(world.clock.since_start() == 0ms);
+  group.kill_and_join();
+}
+
+TEST_CASE("a group may be destroyed as soon as its last member has ended, before those who waited run") {
+  driven world;
+  std::optional<fiber_group> group(std::in_place, 1);
+  group->spawn([] { this_fiber::sleep_for(1ms); });
+  auto joins = spawn([&] { return group->join(); });
+  auto gets = spawn([&] { group->get(); });
+  auto ends = spawn([&] { group->kill_and_join(); });
+  this_fiber::yield();
+  group.reset();
+  CHECK_THROWS_WITH_AS(joins.get(), doctest::Contains("destroyed"), std::logic_error);
+  CHECK_THROWS_WITH_AS(gets.get(), doctest::Contains("destroyed"), std::logic_error);
+  CHECK_THROWS_WITH_AS(ends.get(), doctest::Contains("destroyed"), std::logic_error);
+
+  group.emplace(1);
+  group->spawn([] { this_fiber::sleep_for(1ms); });
+  auto joins_in_time = spawn([&] { return group->join(); });
+  this_fiber::yield();
+  while (!group->empty()) {
+    this_fiber::sleep_for(1ms);
+  }
+  group.reset();
+  CHECK(joins_in_time.get());
+}
+
+TEST_CASE("a spawn that has its place when the group is destroyed spawns nothing, and says so") {
+  driven world;
+  std::optional<fiber_group> group(std::in_place, 1);
+  bool ran = false;
+  group->spawn([] { this_fiber::yield(); });
+  auto waits = spawn([&] { return group->spawn([&] { ran = true; }); });
+  auto waits_still = spawn([&] { return group->spawn([&] { ran = true; }); });
+  while (!group->empty()) {
+    this_fiber::yield();
+  }
+  group.reset();
+  CHECK_THROWS_WITH_AS(waits.get(), doctest::Contains("destroyed"), std::logic_error);
+  CHECK_THROWS_WITH_AS(waits_still.get(), doctest::Contains("destroyed"), std::logic_error);
+  CHECK_FALSE(ran);
+}
+
+TEST_CASE("of several that wait in get each is told one failure") {
+  driven world;
+  fiber_group group;
+  const auto failure = [&] {
+    try {
+      group.get();
+      return std::string("none");
+    } catch (const std::runtime_error& e) {
+      return std::string(e.what());
+    }
+  };
+  group.spawn([] {
+    this_fiber::sleep_for(1ms);
+    throw std::runtime_error("one");
+  });
+  group.spawn([] {
+    this_fiber::sleep_for(2ms);
+    throw std::runtime_error("two");
+  });
+  auto first = spawn(failure);
+  auto second = spawn(failure);
+  auto third = spawn(failure);
+  CHECK(first.get() == "one");
+  CHECK(second.get() == "two");
+  CHECK(third.get() == "none");
+  CHECK_FALSE(group.failed());
+}
+
+TEST_CASE("a member has ended when its fiber-locals are destroyed") {
+  driven world;
+  bool destroyed = false;
+  struct slow {
+    bool* done = nullptr;
+    ~slow() {
+      if (done != nullptr) {
+        this_fiber::sleep_for(3ms);
+        *done = true;
+      }
+    }
+  };
+  annulet::fiber_local<slow> variable;
+  fiber_group group;
+  group.spawn([&] { variable->done = &destroyed; });
+  CHECK(group.join());
+  CHECK(destroyed);
+  CHECK(world.clock.since_start() == 3ms);
+}
+
+TEST_CASE("calls on an empty group starve nobody") {
+  driven world;
+  fiber_group group;
+  for (const auto& call : {+[](fiber_group& g) { g.join(); }, +[](fiber_group& g) { g.get(); },
+                           +[](fiber_group& g) { g.kill_and_join(); }}) {
+    bool ran = false;
+    auto other = spawn([&] { ran = true; });
+    for (int i = 0; i < 1000 && !ran; ++i) {
+      call(group);
+    }
+    CHECK(ran);
+  }
 }

@@ -166,3 +166,39 @@ TEST_CASE("where the first value cannot be made the fiber has none") {
   fails = false;
   CHECK(*value == 5);
 }
+
+TEST_CASE("a first value that is made while another makes it is the one") {
+  driven world;
+  int made = 0;
+  fiber_local<int>* self = nullptr;
+  fiber_local<int> number([&] {
+    const int mine = ++made;
+    if (mine == 1) {
+      *self->operator->() = 20;
+    }
+    return mine;
+  });
+  self = &number;
+  CHECK(*number == 20);
+  CHECK(*number.get_if() == 20);
+}
+
+TEST_CASE("a result that uses a fiber-local when nobody wants it leaves none behind") {
+  driven world;
+  const auto watched = std::make_shared<int>(0);
+  fiber_local<std::shared_ptr<int>> kept;
+  struct result {
+    fiber_local<std::shared_ptr<int>>* variable;
+    std::shared_ptr<int> value;
+    result(fiber_local<std::shared_ptr<int>>* v, std::shared_ptr<int> p) : variable(v), value(std::move(p)) {}
+    result(result&&) = default;
+    ~result() {
+      if (value != nullptr) {
+        **variable = std::move(value);
+      }
+    }
+  };
+  spawn([&] { return result(&kept, watched); }).detach();
+  this_fiber::yield();
+  CHECK(watched.use_count() == 1);
+}

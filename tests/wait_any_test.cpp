@@ -94,14 +94,14 @@ TEST_CASE("what comes after the choice goes to others, or stays") {
   popping item(items);
   popping met(meeting);
   auto chooses = spawn([&] { return wait_any(1h, item, permits, flag, met); });
-  auto waits = spawn([&] { return permits.acquire(); });
+  auto waits = spawn([&] { permits.acquire(); });
   this_fiber::yield();
   flag.set();  // chosen
   items.push(1);
   permits.release();
   CHECK_FALSE(meeting.try_push(2));
   CHECK(chooses.get() == 2u);
-  CHECK(waits.get());
+  waits.get();
   CHECK(items.size() == 1);
 }
 
@@ -207,6 +207,90 @@ TEST_CASE("wait_all waits for all of them, with one deadline") {
   CHECK(world.clock.since_start() == 4ms);
   CHECK(wait_all(1h, flag, gate, ends, sets));
   CHECK(world.clock.since_start() == 5ms);
+}
+
+TEST_CASE("wait_all counts an event that is cleared again before the others are there") {
+  driven world;
+  event pulse;
+  event other;
+  auto all = spawn([&] { return wait_all(1h, pulse, other, pulse); });
+  this_fiber::yield();
+  pulse.set();
+  pulse.clear();
+  this_fiber::yield();
+  CHECK_FALSE(all.done());
+  other.set();
+  other.clear();
+  pulse.set();
+  CHECK(all.get());
+  CHECK(world.clock.waits == 0);
+}
+
+TEST_CASE("a wait_all that has heard from some of them ends by deadline, kill and destruction like any") {
+  driven world;
+  event some;
+  std::optional<event> never(std::in_place);
+  some.set();
+  const auto both = [&](deadline until) { return wait_all(until, some, *never); };
+  CHECK_FALSE(both(0ms));
+  CHECK_FALSE(both(5ms));
+  auto killed = spawn([&] { return killed_in([&] { (void)both(1h); }); });
+  auto refused = spawn([&] { CHECK_THROWS_AS((void)both(1h), std::logic_error); });
+  this_fiber::yield();
+  killed.kill();
+  CHECK(killed.get());
+  never.reset();
+  refused.get();
+}
+
+TEST_CASE("a popping that is waited for already is refused, and can be used again after that") {
+  driven world;
+  queue<int> items(1);
+  popping item(items);
+  CHECK_THROWS_AS((void)wait_any(1h, item, item), std::logic_error);
+  auto first = spawn([&] { return wait_any(1h, item); });
+  this_fiber::yield();
+  CHECK_THROWS_AS((void)wait_any(1h, item), std::logic_error);
+  items.push(4);
+  CHECK(first.get() == 0u);
+  CHECK(item.item() == 4);
+  items.push(5);
+  CHECK(wait_any(1h, item) == 0u);
+  CHECK(item.item() == 5);
+}
+
+TEST_CASE("a popped item needs no assignment") {
+  driven world;
+  struct fixed {
+    const int value;
+  };
+  queue<fixed> items(2);
+  popping item(items);
+  auto waits = spawn([&] { return wait_any(1h, item); });
+  this_fiber::yield();
+  items.push(fixed{1});
+  items.push(fixed{2});
+  CHECK(waits.get() == 0u);
+  CHECK(item.item()->value == 1);
+  CHECK(wait_any(1h, item) == 0u);
+  CHECK(item.item()->value == 2);
+}
+
+TEST_CASE("a fiber that always finds what it waits for does not starve others") {
+  driven world;
+  event flag;
+  flag.set();
+  bool ran = false;
+  auto other = spawn([&] { ran = true; });
+  for (int i = 0; i < 1000 && !ran; ++i) {
+    (void)wait_any(1h, flag);
+  }
+  CHECK(ran);
+  auto again = spawn([&] { ran = false; });
+  for (int i = 0; i < 1000 && ran; ++i) {
+    (void)wait_all(0ms, flag);
+  }
+  CHECK_FALSE(ran);
 }
 
 TEST_CASE("what cannot work is refused in words") {
