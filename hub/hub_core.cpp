@@ -55,6 +55,7 @@ hub_core::~hub_core() {
   }
   scheduler_.shut_down(shutdown_limit_ == std::chrono::nanoseconds::max() ? deadline::never()
                                                                           : deadline(shutdown_limit_));
+  link_->rings.close();
   end_watches();
   engine_.reset();
   link_->keep(std::move(by_fd_));
@@ -216,13 +217,20 @@ void hub_core::wait(deadline until) noexcept {
     glance();  // no wait, but the descriptors have their turn
   }
   link_->be_awake();
-  if (has_posts()) {
-    run_posts();
-  }
+  deliver();
 }
 
 void hub_core::look() noexcept {
   glance();
+  deliver();
+}
+
+// What other threads have left.
+void hub_core::deliver() noexcept {
+  for (posted* ring = link_->rings.take(); ring != nullptr;) {
+    const std::unique_ptr<posted> now(std::exchange(ring, inbox::next(*ring)));
+    now->run();
+  }
   if (has_posts()) {
     run_posts();
   }

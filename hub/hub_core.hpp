@@ -81,12 +81,14 @@ class hub_core final : public idle_source {
   void look() noexcept override;
   [[nodiscard]] std::int64_t now() const noexcept override;
   [[nodiscard]] bool has_outside_handles() const noexcept override;
+  [[nodiscard]] std::shared_ptr<door> way_in() noexcept override { return link_; }
 
  private:
   using watch_list = fd_state::watch_list;
 
   [[noreturn, gnu::cold]] static void throw_not_ours(const hub_core* hub, const char* call);
   [[nodiscard]] bool has_posts() const noexcept { return undelivered_ != nullptr || !link_->posts.empty(); }
+  void deliver() noexcept;
   void run_posts() noexcept;
   void glance() noexcept;
   void end_watches() noexcept;

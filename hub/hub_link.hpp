@@ -2,6 +2,7 @@
 // in, and whether it is still there. Lives as long as the last of them.
 #pragma once
 
+#include <annulet/runtime/door.hpp>
 #include <annulet/runtime/inbox.hpp>
 
 #include <atomic>
@@ -13,7 +14,7 @@ namespace annulet::detail {
 class fd_state;
 class hub_core;
 
-class hub_link {
+class hub_link final : public door {
  public:
   hub_link() noexcept;
   hub_link(const hub_link&) = delete;
@@ -24,7 +25,16 @@ class hub_link {
   std::atomic<hub_core*> hub{nullptr};
   // Handles that hub.handle() has given out: while there is one, nothing is a deadlock.
   std::atomic<unsigned> handles{0};
-  inbox posts;
+  inbox posts;  // each to be run by a fiber of its own
+  inbox rings;  // to be run at once: they wake fibers, as long as there are any
+
+  bool leave(posted& ring) noexcept override {
+    const bool left = rings.push(ring);
+    if (left) {
+      wake();
+    }
+    return left;
+  }
 
   // What the hub knew of each number, right before `hub` becomes null. For descriptors that outlive it: the
   // number may have been closed, and be another's.
@@ -50,7 +60,7 @@ class hub_link {
   [[nodiscard]] bool fall_asleep() noexcept {
     asleep_.store(true, std::memory_order_relaxed);
     std::atomic_thread_fence(std::memory_order_seq_cst);
-    return posts.empty() && !nudged_.exchange(false, std::memory_order_relaxed);
+    return posts.empty() && rings.empty() && !nudged_.exchange(false, std::memory_order_relaxed);
   }
   void be_awake() noexcept { asleep_.store(false, std::memory_order_relaxed); }
 

@@ -51,6 +51,12 @@ class deadlock : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+// Thrown by future<T>::get() where the promise was destroyed before it was kept.
+class broken_promise : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
 namespace detail {
 
 // What is said of an error in a report.

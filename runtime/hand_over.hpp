@@ -84,7 +84,6 @@ class hand_over {
   [[nodiscard]] std::size_t size() const noexcept { return stored_.size(); }
   [[nodiscard]] std::size_t limit() const noexcept { return stored_.limit(); }
 
-
   // For who waits for other things too.
   [[nodiscard]] wait_queue& pushers() noexcept { return pushers_; }
   [[nodiscard]] wait_queue& poppers() noexcept { return poppers_; }

@@ -3,6 +3,9 @@
 #pragma once
 
 #include "deadline.hpp"
+#include "door.hpp"
+
+#include <memory>
 
 namespace annulet::detail {
 
@@ -23,6 +26,8 @@ class idle_source {
   [[nodiscard]] virtual std::int64_t now() const noexcept = 0;
   // Whether another thread may still bring work: then nothing is ever a deadlock.
   [[nodiscard]] virtual bool has_outside_handles() const noexcept = 0;
+  // For other threads. It may outlive this.
+  [[nodiscard]] virtual std::shared_ptr<door> way_in() noexcept = 0;
 };
 
 }  // namespace annulet::detail

@@ -18,13 +18,10 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 
 namespace annulet::detail {
-
-// Who can end a park: only other fibers of this thread, or something outside it too. A thread whose fibers
-// all wait for each other is dead; one that waits for a descriptor or a timer is not.
-enum class wakers : std::uint8_t { fibers, outside };
 
 struct scheduler_options {
   std::size_t stack_size = default_stack_size;
@@ -110,6 +107,8 @@ class scheduler {
   // How many switches there are between two looks at the world outside.
   [[nodiscard]] unsigned look_every() const noexcept { return options_.look_every; }
   timer_queue& timers() noexcept { return timers_; }
+  // For other threads, which may keep it.
+  [[nodiscard]] std::shared_ptr<door> way_in() const noexcept { return outside_.way_in(); }
 
   // The two steps of a spawn. Claiming may throw, and has then changed nothing.
   [[nodiscard]] stack claim_stack(std::size_t size);

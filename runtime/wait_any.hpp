@@ -8,14 +8,15 @@
 //     case 3: ...                                    // five seconds have passed
 //   }
 //
-// What can be waited for so: a fiber (has ended), an event (is set), a latch (is open), a semaphore (a
-// permit, which is taken), popping and pushing. Of those that are there already it is the first in the order
-// given; what is not chosen is not consumed. For the fibers of one thread.
+// What can be waited for so: a fiber (has ended), a future (is ready), an event (is set), a latch (is open),
+// a semaphore (a permit, which is taken), popping and pushing. Of those that are there already it is the
+// first in the order given; what is not chosen is not consumed. For the fibers of one thread.
 #pragma once
 
 #include "channel.hpp"
 #include "event.hpp"
 #include "fiber.hpp"
+#include "future.hpp"
 #include "latch.hpp"
 #include "queue.hpp"
 #include "semaphore.hpp"
@@ -24,6 +25,7 @@
 #include <array>
 #include <concepts>
 #include <cstddef>
+#include <memory>
 #include <optional>
 #include <tuple>
 #include <utility>
@@ -62,10 +64,6 @@ class case_in_line : public wait_case {
   }
   std::optional<Place> place_;
 };
-
-// How something that is not a case itself is waited for.
-template <class Source>
-class case_of;
 
 template <>
 class case_of<event> final : public case_in_line<> {
@@ -118,6 +116,18 @@ class case_of<fiber<T>> final : public case_in_line<> {
 
  private:
   fiber<T>& fiber_;
+};
+
+template <class T>
+class case_of<future<T>> final : public case_in_line<> {
+ public:
+  explicit case_of(future<T>& f) : kept_(f.state("wait_any")) {}
+  bool take() override { return kept_->listen("wait_any"); }
+  void enlist(waiter& w) override { stand_in(kept_->line(), w); }
+  [[nodiscard]] bool is_outside() const noexcept override { return true; }
+
+ private:
+  const std::shared_ptr<promised> kept_;  // the future may go meanwhile
 };
 
 template <std::derived_from<wait_case> Case>
@@ -217,8 +227,8 @@ requires(sizeof...(Sources) > 0)
       cases);
 }
 
-// Parks until each of them has been there: fibers, events, latches. An event counts also where it is cleared
-// before the others are there. False where the deadline came first.
+// Parks until each of them has been there: fibers, futures, events, latches. An event counts also where it is
+// cleared before the others are there. False where the deadline came first.
 template <detail::can_be_waited_for_with_others... Sources>
 requires(sizeof...(Sources) > 0) [[nodiscard]] bool wait_all(deadline until, Sources&... sources) {
   std::tuple<detail::case_of<Sources>...> cases(sources...);

@@ -54,7 +54,7 @@ std::size_t wait_queue::size() noexcept {
   return count;
 }
 
-bool wait_queue::park(waiter& w, wait_place& at, deadline until, const char* call) {
+bool wait_queue::park(waiter& w, wait_place& at, deadline until, const char* call, wakers who) {
   if (until.is_past()) {
     breathe();
     return false;
@@ -63,7 +63,7 @@ bool wait_queue::park(waiter& w, wait_place& at, deadline until, const char* cal
     w.stand_in(at);
   }
   waiters_.push_back(at);
-  const wake_reason why = scheduler_of(w).park_here(w, until, wakers::fibers);
+  const wake_reason why = scheduler_of(w).park_here(w, until, who);
   if (why == wake_reason::closed) [[unlikely]] {
     throw_cause(why, call);
   }

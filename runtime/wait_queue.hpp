@@ -50,7 +50,7 @@ class wait_queue {
   // meanwhile; then nothing of it may be touched any more.
   bool park(waiter& w, deadline until, const char* call) { return park(w, w, until, call); }
   // The same with a place of its own, that says more.
-  bool park(waiter& w, wait_place& at, deadline until, const char* call);
+  bool park(waiter& w, wait_place& at, deadline until, const char* call, wakers who = wakers::fibers);
   // The same, but says `closed` and `interrupted` where that throws, for who has to set something right
   // first; then throw_cause.
   [[nodiscard]] wake_reason park_and_tell(waiter& w, deadline until);

@@ -27,6 +27,10 @@ namespace [[gnu::visibility("default")]] detail {
 
 enum class wake_reason : std::uint8_t { none, ready, timed_out, closed, interrupted };
 
+// Who can end a park: only other fibers of this thread, or something outside it too. A thread whose fibers
+// all wait for each other is dead; one that waits for a descriptor or a timer is not.
+enum class wakers : std::uint8_t { fibers, outside };
+
 class waiter;
 
 // A waiter's place in a line. Most stand in one line and are their own place; who waits for any of several

@@ -72,6 +72,8 @@ class driven_clock final : public annulet::detail::idle_source {
   }
 
   [[nodiscard]] bool has_outside_handles() const noexcept override { return outside_handles; }
+  // No other thread comes in.
+  [[nodiscard]] std::shared_ptr<annulet::detail::door> way_in() noexcept override { return nullptr; }
 
  private:
   void run_script() {
