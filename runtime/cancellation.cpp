@@ -32,4 +32,8 @@ void timeout::come_due() noexcept {
   fiber_.owner.load(std::memory_order_relaxed)->interrupt(fiber_);
 }
 
+shield::shield() : fiber_(detail::scheduler::here("shield").running()) { ++fiber_.shields; }
+
+shield::~shield() { --fiber_.shields; }
+
 }  // namespace annulet

@@ -9,8 +9,9 @@
 //   }
 //
 // Both are thrown at the place where the fiber is parked, or at its next park or yield; each once. While an
-// exception is in flight they stay pending, so that no destructor is ended by one. Neither is a
-// std::exception: what handles errors does not swallow them by accident. A catch (...) rethrows them.
+// exception is in flight they stay pending, so that no destructor is ended by one, and while a shield is up.
+// Neither is a std::exception: what handles errors does not swallow them by accident. A catch (...) rethrows
+// them.
 #pragma once
 
 #include "control_block.hpp"
@@ -62,6 +63,21 @@ class timeout : private detail::timer_node, private detail::list_hook<detail::ex
 
   detail::control_block& fiber_;
   bool expired_ = false;
+};
+
+// While one lives, kills and guards of the fiber stay pending, whichever were first: for a section that has to
+// be finished. Deadlines of calls work as ever. What has become pending is thrown at the first park or yield
+// after the outermost shield. Pinned, and destroyed by the fiber that made it. Throws no_hub on a thread
+// without one. Does not park.
+class shield {
+ public:
+  shield();
+  ~shield();
+  shield(const shield&) = delete;
+  shield& operator=(const shield&) = delete;
+
+ private:
+  detail::control_block& fiber_;
 };
 
 }  // namespace annulet

@@ -320,7 +320,11 @@ void scheduler::declare_deadlock() {
   waiter* const parked_on = main_.parked_on;
   const bool can_throw = parked_on != nullptr && parked_on->interruptible_ && interruptible(main_);
   if (!can_throw) {
-    fail("deadlock, and the main fiber cannot be told, for it is unwinding or ending\n" + list_fibers());
+    fail(
+        "deadlock, and the main fiber cannot be told, for it is unwinding, ending or shielded, or it waits "
+        "for "
+        "what it must have back, as a condition variable's mutex\n" +
+        list_fibers());
   }
   try {
     deadlock_list_ = list_fibers();

@@ -31,7 +31,7 @@ inline void scheduler::arrive(void* stopped_at, void* from) noexcept {
 
 [[gnu::always_inline]] inline bool scheduler::interruptible(const control_block& fiber) const noexcept {
   const exception_state& state = &fiber == running_ ? *exceptions_ : fiber.exceptions;
-  return state.uncaught == 0 && !fiber.ending;
+  return state.uncaught == 0 && !fiber.ending && fiber.shields == 0;
 }
 
 // The running fiber has parked or ended: the next one goes on, which may be itself.
