@@ -18,6 +18,8 @@
 
 namespace annulet::detail {
 
+class threaded_calls;
+
 class engine {
  public:
   engine() = default;
@@ -74,6 +76,9 @@ class engine {
   virtual void wait(deadline until) noexcept = 0;
   // An eventfd: a write to it, by any thread, ends a wait. Closed by the engine's destructor.
   [[nodiscard]] virtual int wake_fd() const noexcept = 0;
+
+  // Those that make calls for it, and do what else would stop the hub's thread.
+  [[nodiscard]] virtual threaded_calls& threads() noexcept = 0;
 
   // What it says of itself.
   [[nodiscard]] virtual const engine_info& info() const noexcept = 0;

@@ -2,6 +2,7 @@
 
 #include "engine_choice.hpp"
 #include "syscalls.hpp"
+#include "threaded_calls.hpp"
 
 #include <annulet/runtime/check.hpp>
 #include <annulet/runtime/errors.hpp>
@@ -53,8 +54,10 @@ hub_core::~hub_core() {
   while (rest != nullptr) {
     delete std::exchange(rest, inbox::next(*rest));
   }
-  scheduler_.shut_down(shutdown_limit_ == std::chrono::nanoseconds::max() ? deadline::never()
-                                                                          : deadline(shutdown_limit_));
+  const bool unlimited = shutdown_limit_ == std::chrono::nanoseconds::max();
+  const deadline limit = unlimited ? deadline::never() : deadline(shutdown_limit_);
+  scheduler_.shut_down(limit);
+  end_threads(limit);
   link_->rings.close();
   end_watches();
   engine_.reset();
@@ -193,6 +196,15 @@ void hub_core::end_watches() noexcept {
     if (file != nullptr) {
       drain(file->watchers, end);
     }
+  }
+}
+
+// What was offloaded goes on though nobody waits for it any more.
+void hub_core::end_threads(deadline limit) noexcept {
+  while (!engine_->threads().none()) {
+    engine_->wait(limit);
+    check(!limit.reached() || engine_->threads().none(),
+          "the hub ends, and after its shutdown limit an offloaded function has not returned");
   }
 }
 

@@ -92,6 +92,7 @@ class hub_core final : public idle_source {
   void run_posts() noexcept;
   void glance() noexcept;
   void end_watches() noexcept;
+  void end_threads(deadline limit) noexcept;
   // Takes all off the list and hands them to each(span of watches) a batch at a time.
   template <class Each>
   static void drain(watch_list& watches, Each&& each) noexcept;

@@ -1,6 +1,7 @@
 #include "threaded_call.hpp"
 
 #include "syscalls.hpp"
+#include "threaded_calls.hpp"
 
 #include <array>
 #include <cerrno>
@@ -97,6 +98,8 @@ void threaded_call::report_if_stuck(pid_t thread) noexcept {
                thread == 0 ? "no thread has it, and this one waits," : "it runs in thread",
                thread == 0 ? ::gettid() : thread);
 }
+
+void threaded_call::ended() noexcept { threaded_calls::finish(*this, result_); }
 
 void threaded_call::run() noexcept {
   if (!finds_its_file()) {

@@ -32,6 +32,7 @@ class threaded_call final : public watch, public worker_pool::job {
   // EBADF where the number was closed behind the hub's back, and has another file by now, as far as that can
   // be told (file_identity.hpp).
   void run() noexcept override;
+  void ended() noexcept override;
   // Whatever it was: the call itself will tell.
   void on_event(io_result) noexcept override {
     if (!static_cast<list_hook<>&>(*this).linked()) {

@@ -5,22 +5,37 @@
 namespace annulet::detail {
 
 bool threaded_calls::submit(threaded_call& call) noexcept {
-  if (!pool_) {
-    pool_.emplace(wake_fd_);
-  }
-  if (!pool_->submit(call, call.how_urgent())) {
+  call.submitted = submit(call, call.how_urgent());
+  if (!call.submitted) {
     finish(call, io_result(-ENOMEM));
     return false;
   }
+  return true;
+}
+
+bool threaded_calls::submit(worker_pool::job& j, worker_pool::urgency how) noexcept {
+  if (!pool_) {
+    pool_.emplace(wake_fd_);
+  }
+  if (!pool_->submit(j, how)) {
+    return false;
+  }
   ++submitted_;
-  return call.submitted = true;
+  return true;
+}
+
+bool threaded_calls::withdraw(worker_pool::job& j) noexcept {
+  if (!pool_->withdraw(j)) {
+    return false;
+  }
+  --submitted_;
+  return true;
 }
 
 // One that is urgent has a thread, if only on its way: it has its look, as a deadline in the past wants it,
 // and is interrupted when that has begun.
 void threaded_calls::cancel(threaded_call& call) noexcept {
-  if (call.how_urgent() == worker_pool::urgency::bounded && pool_->withdraw(call)) {
-    --submitted_;
+  if (call.how_urgent() == worker_pool::urgency::bounded && withdraw(call)) {
     finish(call, io_result(-ECANCELED));
   } else {
     const pid_t thread = pool_->interrupt(call);
@@ -35,9 +50,8 @@ void threaded_calls::collect() noexcept {
       (void)pool_->tend();
       return;
     }
-    auto& call = static_cast<threaded_call&>(*ended);
     --submitted_;
-    finish(call, call.result());
+    ended->ended();
   }
 }
 

@@ -1,4 +1,4 @@
-// The requests that an engine has threads carry out, and their way back to the hub's thread. Internal.
+// What an engine has threads do, requests and other jobs, and the way back to the hub's thread. Internal.
 #pragma once
 
 #include "threaded_call.hpp"
@@ -13,7 +13,7 @@
 
 namespace annulet::detail {
 
-// For the hub's thread. The requests that are left must have been collected before it is destroyed.
+// For the hub's thread. All that was submitted must have been collected before it is destroyed.
 class threaded_calls {
  public:
   // `wake_fd`: an eventfd that is written to when a call has ended.
@@ -22,9 +22,16 @@ class threaded_calls {
   // From now on it is a thread's. False where there is none to be had: its request has completed, with
   // ENOMEM.
   bool submit(threaded_call& call) noexcept;
+  // The same for any other job. Where there is no thread to be had nothing has happened.
+  bool submit(worker_pool::job& j, worker_pool::urgency how) noexcept;
+  // True where it had not begun: it is not run, and the caller's again.
+  bool withdraw(worker_pool::job& j) noexcept;
+  // Whether nothing is under way.
+  [[nodiscard]] bool none() const noexcept { return submitted_ == 0; }
+
   // One that waits for a thread completes as cancelled; one that a thread has is interrupted, if it waits.
   void cancel(threaded_call& call) noexcept;
-  // Completes those that have ended. Costs nothing where none is under way.
+  // Tells those that have ended. Costs nothing where none is under way.
   void collect() noexcept;
   // Where threads are missing, asks for them again now and then. False where they still are: to be called
   // again soon. Costs nothing where no call is under way.

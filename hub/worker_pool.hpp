@@ -38,6 +38,8 @@ class worker_pool {
    public:
     // Called once, by a thread of the pool, with all signals blocked but the one that interrupts.
     virtual void run() noexcept = 0;
+    // Called once on the hub's thread, by who has collected it when that was over. May delete it.
+    virtual void ended() noexcept = 0;
 
    protected:
     virtual ~job() = default;

@@ -124,6 +124,7 @@ class scheduler {
   // The hub's end: kills every fiber but the main one, which must be running, and drives the loop until all
   // have ended. Those that have not when the limit is over are named on stderr, and the process aborts.
   void shut_down(deadline limit);
+  [[nodiscard]] bool is_shutting_down() const noexcept { return shutting_down_; }
 
   // One line a fiber, with what state it is in.
   [[nodiscard]] std::string list_fibers();

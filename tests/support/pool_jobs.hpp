@@ -35,6 +35,7 @@ class job final : public worker_pool::job {
     begun = true;
     result = body_();
   }
+  void ended() noexcept override {}
 
   std::atomic<bool> begun{false};
   int result = 0;  // to be read when the pool has given it back

@@ -1,0 +1,99 @@
+// Calls a function that would stop the hub's thread (a library that blocks, a long computation) on a thread
+// of the hub's small pool, and parks the fiber until it has returned.
+//
+//   auto hash = annulet::offload([&] { return bcrypt(password); });
+//
+// A fiber that is killed, or late, does not wait for it: one that has not begun is not called, one that has
+// goes on, what it returns is dropped, and what it holds is destroyed on the pool's thread. So let it hold
+// what it uses, not refer to it, where that may come. The hub's end waits for those that run.
+//
+// The pool is the one that makes calls on disks: four such functions run at a time, and more where some of
+// them take long. Its threads have no hub, and block signals.
+#pragma once
+
+#include <annulet/runtime/deadline.hpp>
+
+#include <concepts>
+#include <exception>
+#include <memory>
+#include <optional>
+#include <type_traits>
+#include <utility>
+
+namespace [[gnu::visibility("default")]] annulet {
+
+namespace detail {
+
+// A function, and what has come of it.
+class offloaded {
+ public:
+  offloaded() = default;
+  offloaded(const offloaded&) = delete;
+  offloaded& operator=(const offloaded&) = delete;
+  virtual ~offloaded() = default;
+
+  virtual void run() noexcept = 0;
+};
+
+// Gives it back when it has run. Throws what offload() throws of itself; then it is destroyed, if only later.
+[[nodiscard]] std::unique_ptr<offloaded> run_offloaded(std::unique_ptr<offloaded> work, deadline until);
+
+template <class F>
+class offloaded_call final : public offloaded {
+ public:
+  using result = std::invoke_result_t<F>;
+
+  template <class G>
+  explicit offloaded_call(G&& fn) : fn_(std::in_place, std::forward<G>(fn)) {}
+
+  void run() noexcept override {
+    try {
+      if constexpr (std::is_void_v<result>) {
+        std::move (*fn_)();
+      } else if constexpr (std::is_reference_v<result>) {
+        value_ = std::addressof(std::move(*fn_)());
+      } else {
+        value_.emplace(std::move(*fn_)());
+      }
+    } catch (...) {
+      error_ = std::current_exception();
+    }
+    fn_.reset();
+  }
+
+  result take() {
+    if (error_ != nullptr) {
+      std::rethrow_exception(std::move(error_));
+    }
+    if constexpr (std::is_reference_v<result>) {
+      return static_cast<result>(**value_);
+    } else if constexpr (!std::is_void_v<result>) {
+      return std::move(*value_);
+    }
+  }
+
+ private:
+  struct nothing {};
+  using stored = std::conditional_t<
+      std::is_void_v<result>, nothing,
+      std::conditional_t<std::is_reference_v<result>, std::remove_reference_t<result>*, result>>;
+
+  std::optional<F> fn_;
+  std::optional<stored> value_;
+  std::exception_ptr error_;
+};
+
+}  // namespace detail
+
+// Returns what fn() returns, or throws what it throws. Parks. Throws no_hub, hub_gone while the hub ends,
+// std::system_error (EAGAIN) where no thread is to be had, deadline_passed where the deadline came first, and
+// what ends a wait.
+template <class F>
+requires std::invocable<std::decay_t<F>> std::invoke_result_t<std::decay_t<F>> offload(
+    F&& fn, deadline until = deadline::never()) {
+  using call = detail::offloaded_call<std::decay_t<F>>;
+  const auto done = detail::run_offloaded(std::make_unique<call>(std::forward<F>(fn)), until);
+  return static_cast<call&>(*done).take();
+}
+
+}  // namespace annulet
