@@ -13,6 +13,7 @@
 #include "deadline.hpp"
 #include "door.hpp"
 #include "errors.hpp"
+#include "wait_case.hpp"
 #include "wait_queue.hpp"
 
 #include <atomic>
@@ -83,10 +84,6 @@ struct promised_value : promised {
 };
 template <>
 struct promised_value<void> : promised {};
-
-// How something is waited for beside others: wait_any.hpp.
-template <class Source>
-class case_of;
 
 struct no_argument {};
 template <class T>

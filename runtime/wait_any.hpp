@@ -68,6 +68,8 @@ class case_in_line : public wait_case {
 template <>
 class case_of<event> final : public case_in_line<> {
  public:
+  static constexpr bool lasting = true;
+
   explicit case_of(event& e) noexcept : event_(e) {}
   bool take() override {
     lines::of(event_).require_own_thread("wait_any");
@@ -82,6 +84,8 @@ class case_of<event> final : public case_in_line<> {
 template <>
 class case_of<latch> final : public case_in_line<> {
  public:
+  static constexpr bool lasting = true;
+
   explicit case_of(latch& l) noexcept : latch_(l) {}
   bool take() override {
     lines::of(latch_).require_own_thread("wait_any");
@@ -96,6 +100,8 @@ class case_of<latch> final : public case_in_line<> {
 template <>
 class case_of<semaphore> final : public case_in_line<> {
  public:
+  static constexpr bool lasting = false;
+
   explicit case_of(semaphore& s) noexcept : semaphore_(s) {}
   bool take() override { return semaphore_.try_acquire(); }
   void enlist(waiter& w) override { stand_in(lines::of(semaphore_), w); }
@@ -107,6 +113,8 @@ class case_of<semaphore> final : public case_in_line<> {
 template <class T>
 class case_of<fiber<T>> final : public case_in_line<> {
  public:
+  static constexpr bool lasting = true;
+
   explicit case_of(fiber<T>& f) noexcept : fiber_(f) {}
   bool take() override { return lines::block_of(fiber_).state == fiber_state::done; }
   void enlist(waiter& w) override {
@@ -121,6 +129,8 @@ class case_of<fiber<T>> final : public case_in_line<> {
 template <class T>
 class case_of<future<T>> final : public case_in_line<> {
  public:
+  static constexpr bool lasting = true;
+
   explicit case_of(future<T>& f) : kept_(f.state("wait_any")) {}
   bool take() override { return kept_->listen("wait_any"); }
   void enlist(waiter& w) override { stand_in(kept_->line(), w); }
@@ -133,6 +143,8 @@ class case_of<future<T>> final : public case_in_line<> {
 template <std::derived_from<wait_case> Case>
 class case_of<Case> {
  public:
+  static constexpr bool lasting = false;
+
   explicit case_of(Case& c) noexcept : case_(c) {}
   operator wait_case&() noexcept { return case_; }  // NOLINT(google-explicit-constructor)
 
@@ -145,10 +157,8 @@ concept can_be_waited_for = requires(Source& s) {
   case_of<Source>(s);
 };
 
-// What can be there without being taken.
 template <class Source>
-concept can_be_waited_for_with_others =
-    can_be_waited_for<Source> && !std::derived_from<Source, wait_case> && !std::same_as<Source, semaphore>;
+concept can_be_waited_for_with_others = can_be_waited_for<Source> && case_of<Source>::lasting;
 
 }  // namespace detail
 

@@ -29,6 +29,11 @@ class [[gnu::visibility("default")]] wait_case {
   ~wait_case() = default;
 };
 
+// How something that is not a case itself is waited for. Its `lasting`: whether it can be there without being
+// taken, and until it is asked.
+template <class Source>
+class case_of;
+
 // Parks until one has what it is for; which. None where the deadline came first. Where several have, it is
 // the first of them, and the others have taken nothing. Throws what ends a wait, and std::logic_error where
 // one of them was destroyed meanwhile.

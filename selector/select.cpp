@@ -65,6 +65,13 @@ std::span<const ready_record> selector_impl::select(deadline until) {
   }
 }
 
+bool selector_impl::has_ready() {
+  hub_core& hub = unparked("wait_any on a selector");
+  const bool any = !look(hub).empty();
+  hub.io().flush_changes();
+  return any;
+}
+
 wake_reason selector_impl::park(hub_core& hub, deadline until) {
   struct parking {
     parking(selector_impl& s, waiter& w) noexcept : owner(s) { owner.parked_ = &w; }

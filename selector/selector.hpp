@@ -25,9 +25,11 @@
 #include "selector_core.hpp"
 
 #include <annulet/runtime/deadline.hpp>
+#include <annulet/runtime/wait_case.hpp>
 
 #include <any>
 #include <cstddef>
+#include <optional>
 #include <ranges>
 #include <utility>
 #include <vector>
@@ -238,8 +240,43 @@ class basic_selector {
   }
 
  private:
+  template <class>
+  friend class detail::case_of;
+
   detail::counted_pointer<detail::selector_core> core_;
 };
+
+namespace detail {
+
+// For wait_any (runtime/wait_any.hpp). One that is chosen has reported nothing yet: its select() does.
+template <class Data>
+class case_of<basic_selector<Data>> final : public wait_case {
+ public:
+  static constexpr bool lasting = false;
+
+  explicit case_of(basic_selector<Data>& s) noexcept : core_(s.core_) {}
+  bool take() override { return core_->has_ready(); }
+  void enlist(waiter& w) override {
+    w.stand_in(place_.emplace(w));
+    core_->tell(&*place_);
+  }
+  [[nodiscard]] const wait_place* place() const noexcept override { return place_ ? &*place_ : nullptr; }
+  bool was_woken() override {
+    core_->tell(nullptr);
+    return core_->has_ready();
+  }
+  void leave() noexcept override {
+    core_->tell(nullptr);
+    place_.reset();
+  }
+  [[nodiscard]] bool is_outside() const noexcept override { return true; }
+
+ private:
+  const counted_pointer<selector_core> core_;  // the selector may go meanwhile
+  std::optional<wait_place> place_;
+};
+
+}  // namespace detail
 
 using selector = basic_selector<>;
 using default_selector = selector;

@@ -36,6 +36,8 @@ class key_error : public std::out_of_range {
 
 namespace detail {
 
+class wait_place;
+
 // A key that is ready, and for what. The record is the registration's: copy it before anything else is
 // called.
 struct ready_record {
@@ -62,6 +64,11 @@ class selector_core : public counted {
   virtual std::span<const ready_record> select(deadline until) = 0;
   [[nodiscard]] virtual any_record get_key(const file_reference& file) const = 0;
   virtual void close() = 0;
+
+  // For who waits for other things too. Whether select() has something to report; does not park.
+  virtual bool has_ready() = 0;
+  // Who hears when it may have, or null. In the place of a parked select.
+  virtual void tell(wait_place* who) noexcept = 0;
 
   // For mappings; a closed selector's is empty.
   [[nodiscard]] virtual std::size_t size() const = 0;

@@ -26,6 +26,8 @@ class selector_impl final : public selector_core {
   std::span<const ready_record> select(deadline until) override;
   [[nodiscard]] any_record get_key(const file_reference& file) const override;
   void close() override;
+  bool has_ready() override;
+  void tell(wait_place* who) noexcept override { parked_ = who; }
   [[nodiscard]] std::size_t size() const override;
   [[nodiscard]] any_record find(const file_reference& file) const override;
   [[nodiscard]] std::size_t places() const override;
@@ -64,7 +66,7 @@ class selector_impl final : public selector_core {
   registry keys_{*this};
   candidates candidates_;
   std::vector<ready_record> ready_;
-  waiter* parked_ = nullptr;
+  wait_place* parked_ = nullptr;
   bool failures_ = false;  // some candidate has an error
   bool closed_ = false;
 };

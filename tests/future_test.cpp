@@ -13,6 +13,7 @@
 
 #include <doctest/doctest.h>
 
+#include <atomic>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -205,12 +206,16 @@ TEST_CASE("a future moves between threads that wait for it one after the other")
   promise<int> p;
   auto f = p.get_future();
   CHECK_FALSE(f.wait(1ms));
-  std::thread other([f = std::move(f)]() mutable {
+  std::atomic<bool> waited{false};
+  std::thread other([f = std::move(f), &waited]() mutable {
     annulet::hub second;
     CHECK_FALSE(f.wait(1ms));
+    waited = true;
     CHECK(f.get() == 9);
   });
-  this_fiber::sleep_for(10ms);
+  while (!waited) {
+    this_fiber::sleep_for(1ms);
+  }
   p.set_value(9);
   other.join();
 }

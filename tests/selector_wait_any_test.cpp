@@ -1,0 +1,134 @@
+// A selector as one of several things that a fiber waits for.
+#include "support/cancelled.hpp"
+#include "support/selecting.hpp"
+#include "support/texts.hpp"
+
+#include <annulet/hub/hub.hpp>
+#include <annulet/runtime/event.hpp>
+#include <annulet/runtime/fiber.hpp>
+#include <annulet/runtime/queue.hpp>
+#include <annulet/runtime/wait_any.hpp>
+#include <annulet/selector/selector.hpp>
+
+#include <doctest/doctest.h>
+
+#include <optional>
+#include <thread>
+
+using namespace annulet::test;
+using namespace std::chrono_literals;
+using annulet::event;
+using annulet::hub;
+using annulet::io_event;
+using annulet::selector;
+using annulet::spawn;
+using annulet::wait_any;
+using annulet_test::killed_in;
+
+TEST_CASE("a selector with something to report is chosen, and reports it when it is asked") {
+  hub home;
+  selector sel;
+  event flag;
+  const socket_pair pair = make_socket_pair();
+  const int fd = pair.first.get();
+  sel.register_(fd, io_event::read);
+  CHECK_FALSE(wait_any(0ms, flag, sel).has_value());
+  CHECK_FALSE(wait_any(2ms, flag, sel).has_value());
+  send_byte(pair.second.get());
+  CHECK(wait_any(0ms, flag, sel) == 1u);
+  CHECK(wait_any(limit, flag, sel) == 1u);
+  CHECK(look(sel).size() == 1);
+  drain(fd);
+  auto waits = spawn([&] { return wait_any(limit, flag, sel); });
+  annulet::this_fiber::sleep_for(1ms);
+  CHECK_FALSE(waits.done());
+  send_byte(pair.second.get());
+  CHECK(waits.get() == 1u);
+  CHECK(look(sel).size() == 1);
+}
+
+TEST_CASE("two selectors and a queue: who is first, and the others stay as they were") {
+  hub home;
+  selector a;
+  selector b;
+  annulet::queue<int> items(1);
+  annulet::popping item(items);
+  const socket_pair of_a = make_socket_pair();
+  const socket_pair of_b = make_socket_pair();
+  a.register_(of_a.first.get(), io_event::read);
+  b.register_(of_b.first.get(), io_event::read);
+  auto waits = spawn([&] { return wait_any(limit, a, item, b); });
+  annulet::this_fiber::sleep_for(1ms);
+  send_byte(of_b.second.get());
+  CHECK(waits.get() == 2u);
+  items.push(5);
+  CHECK(wait_any(limit, a, item) == 1u);
+  CHECK(item.item() == 5);
+  CHECK(look(a).empty());
+  CHECK(look(b).size() == 1);
+}
+
+TEST_CASE("a readiness that was consumed before the fiber runs is no choice") {
+  hub home;
+  selector sel;
+  event flag;
+  const socket_pair pair = make_socket_pair();
+  const int fd = pair.first.get();
+  sel.register_(fd, io_event::read);
+  auto waits = spawn([&] { return wait_any(limit, sel, flag); });
+  annulet::this_fiber::yield();
+  for (int i = 0; i < 20; ++i) {
+    send_byte(pair.second.get());
+    if (i % 2 == 0) {
+      sel.modify(fd, both), sel.modify(fd, io_event::read);  // wakes it without a word from the kernel
+    } else {
+      annulet::this_fiber::sleep_for(100us);
+      break;  // it may have been chosen
+    }
+    drain(fd);
+    annulet::this_fiber::yield();
+    CHECK_FALSE(waits.done());
+  }
+  CHECK(waits.get() == 0u);
+}
+
+TEST_CASE(
+    "a wait on a selector can be killed, and ends where that is closed; the selector is whole after it") {
+  hub home;
+  std::optional<selector> sel(std::in_place);
+  event flag;
+  const socket_pair pair = make_socket_pair();
+  sel->register_(pair.first.get(), io_event::read);
+  auto killed = spawn([&] { return killed_in([&] { (void)wait_any(limit, flag, *sel); }); });
+  annulet::this_fiber::yield();
+  CHECK_THROWS_AS((void)sel->select(limit), std::logic_error);
+  CHECK_THROWS_AS((void)wait_any(limit, *sel), std::logic_error);
+  killed.kill();
+  CHECK(killed.get());
+  send_byte(pair.second.get());
+  CHECK(sel->select(limit).size() == 1);
+  drain(pair.first.get());
+  auto closed =
+      spawn([&] { CHECK_THROWS_WITH((void)wait_any(limit, flag, *sel), doctest::Contains("destroyed")); });
+  annulet::this_fiber::yield();
+  sel.reset();
+  closed.get();
+}
+
+TEST_CASE("a fiber that waits for a selector can be woken from outside, so it is no deadlock") {
+  hub home;
+  selector sel;
+  event flag;
+  const socket_pair pair = make_socket_pair();
+  sel.register_(pair.first.get(), io_event::read);
+  std::thread other([&] { send_byte(pair.second.get()); });
+  CHECK(wait_any(annulet::deadline::never(), flag, sel) == 1u);
+  other.join();
+}
+
+TEST_CASE("only what lasts can be waited for with others") {
+  static_assert(!annulet::detail::can_be_waited_for_with_others<selector>);
+  static_assert(!annulet::detail::can_be_waited_for_with_others<annulet::semaphore>);
+  static_assert(annulet::detail::can_be_waited_for_with_others<event>);
+  CHECK(annulet::detail::can_be_waited_for<selector>);
+}
