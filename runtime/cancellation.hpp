@@ -65,10 +65,10 @@ class timeout : private detail::timer_node, private detail::list_hook<detail::ex
   bool expired_ = false;
 };
 
-// While one lives, kills and guards of the fiber stay pending, whichever were first: for a section that has to
-// be finished. Deadlines of calls work as ever. What has become pending is thrown at the first park or yield
-// after the outermost shield. Pinned, and destroyed by the fiber that made it. Throws no_hub on a thread
-// without one. Does not park.
+// While one lives, kills and guards of the fiber stay pending, whichever were first: for a section that has
+// to be finished. Deadlines of calls work as ever. What has become pending is thrown at the first park or
+// yield after the outermost shield. Pinned, and destroyed by the fiber that made it. Throws no_hub on a
+// thread without one. Does not park.
 class shield {
  public:
   shield();
