@@ -35,7 +35,7 @@ place_in_group::place_in_group(fiber_group& group, deadline until) : group_(&gro
     group.places_.push_back(*this);
     had_ = group.for_room_.park(w, until, call);
   }
-  if (group_ == nullptr) {
+  if (had_ && group_ == nullptr) {
     throw std::logic_error("annulet: fiber_group::spawn: the group was destroyed meanwhile");
   }
 }

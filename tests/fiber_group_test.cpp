@@ -300,6 +300,16 @@ TEST_CASE("a group may be destroyed as soon as its last member has ended, before
   CHECK(joins_in_time.get());
 }
 
+TEST_CASE("a spawn whose deadline came first says so, though the group is destroyed before it runs") {
+  driven world;
+  auto group = std::make_unique<fiber_group>(1);
+  group->spawn([] { this_fiber::sleep_for(1h); });
+  auto late = spawn([&] { return group->spawn([] {}, 1ms); });
+  this_fiber::sleep_for(1ms);  // both waits end at once, and this fiber runs first
+  group.reset();
+  CHECK_FALSE(late.get());
+}
+
 TEST_CASE("a spawn that has its place when the group is destroyed spawns nothing, and says so") {
   driven world;
   std::optional<fiber_group> group(std::in_place, 1);
