@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -21,11 +22,12 @@ class scheduler_model {
  public:
   using task_id = std::size_t;
   using instant = std::int64_t;
+  using line = std::vector<task_id>;  // who waits for something, the first first
   static constexpr std::size_t events = 12;
   static constexpr task_id main = 0;
 
-  enum class cause { none, ready, timed_out, interrupted };
-  enum class end { ready, timed_out, killed, expired };
+  enum class cause { none, ready, timed_out, closed, interrupted };
+  enum class end { ready, timed_out, killed, expired, closed };
 
   struct guard {
     task_id task;
@@ -43,7 +45,8 @@ class scheduler_model {
     running_ = main;
   }
 
-  std::string wrong;  // the first thing that was not as it should be
+  std::string wrong;            // the first thing that was not as it should be
+  std::uint64_t given_way = 0;  // so often, by calls that need not park
 
   task_id spawned() {
     tasks_.emplace_back();
@@ -53,16 +56,34 @@ class scheduler_model {
 
   // The task has the thread now: for the first time, or again.
   void running(task_id id) {
-    require(!ready_.empty(), "a fiber runs that should not be ready", id);
-    if (ready_.empty()) {
+    do {
+      require(!ready_.empty(), "a fiber runs that should not be ready", id);
+      if (ready_.empty()) {
+        return;
+      }
+    } while (!next_comes_out());
+    require(running_ == id, "a fiber runs out of turn", id);
+    running_ = id;
+  }
+  // The same for one that has run before. It may have yielded, and nobody else may have been ready.
+  void running_again(task_id id) {
+    if (yielding_ == id) {
+      catch_up();
+    }
+    if (yielding_ != id) {
+      running(id);
       return;
     }
-    require(ready_.front() == id, "a fiber runs out of turn", id);
-    ready_.pop_front();
-    if (yielding_) {
-      ready_.push_back(*std::exchange(yielding_, std::nullopt));
-    }
+    require(ready_.empty(), "a yield passed a ready fiber by", id);
+    yielding_.reset();
     running_ = id;
+    require(comes_out(id), "a fiber came out of a call that should have parked", id);
+  }
+  // Who has the thread in the middle of something, where the test is not told of each step.
+  void seen_running(task_id id) {
+    if (running_ != id) {
+      catch_up();
+    }
   }
 
   void ended(task_id id) {
@@ -71,35 +92,58 @@ class scheduler_model {
     wake_all(tasks_[id].joiners);
   }
 
-  // The next two give what is thrown before the task parks, if anything.
+  // Gives what is thrown before the task parks, if anything.
   std::optional<verdict> parks(task_id id, std::optional<instant> until, bool interruptible = true) {
+    if (std::optional<verdict> thrown = interruptible ? thrown_now(id) : std::nullopt) {
+      return thrown;
+    }
     require(running_ == id, "a fiber parks that should not be running", id);
     task& t = tasks_[id];
-    if (interruptible && pending(t) && t.in_flight == 0) {
-      return take_interrupt(t);
-    }
     t.parked = true;
     t.interruptible = interruptible && t.in_flight == 0;
+    breaths_ = 0;
     if (until) {
       t.timer = {*until, order_++};
       timers_[*t.timer] = {id, nullptr};
     }
     return std::nullopt;
   }
-  void waits_for_event(task_id id, std::size_t event) { join_list(id, waiters_[event]); }
-  void waits_for_end(task_id id, task_id other) { join_list(id, tasks_[other].joiners); }
+  // What is thrown at a place where a fiber may be interrupted, if anything.
+  std::optional<verdict> thrown_now(task_id id) {
+    require(running_ == id, "a fiber makes a call that should not be running", id);
+    task& t = tasks_[id];
+    return pending(t) && t.in_flight == 0 ? std::optional(take_interrupt(id)) : std::nullopt;
+  }
+  void stands_in(task_id id, line& where) {
+    if (tasks_[id].parked) {
+      where.push_back(id);
+      tasks_[id].where = &where;
+    }
+  }
+  void waits_for_event(task_id id, std::size_t event) { stands_in(id, waiters_[event]); }
+  void waits_for_end(task_id id, task_id other) { stands_in(id, tasks_[other].joiners); }
+  // When the task next has the thread it does this, in the same call, before it comes out; or, where that
+  // says false, it has parked again instead.
+  void goes_on_by(task_id id, std::function<bool()> what) { tasks_[id].goes_on = std::move(what); }
   // It was woken: how its park must have ended.
   verdict woken(task_id id) {
-    running(id);
-    task& t = tasks_[id];
-    require(!t.parked, "a fiber came out of a park that nothing ended", id);
-    switch (std::exchange(t.why, cause::none)) {
+    running_again(id);
+    return verdict_of(id, take_cause(id));
+  }
+  cause take_cause(task_id id) {
+    require(!tasks_[id].parked, "a fiber came out of a park that nothing ended", id);
+    return std::exchange(tasks_[id].why, cause::none);
+  }
+  verdict verdict_of(task_id id, cause why) {
+    switch (why) {
       case cause::ready:
         return {end::ready};
       case cause::timed_out:
         return {end::timed_out};
+      case cause::closed:
+        return {end::closed};
       default:
-        return take_interrupt(t);
+        return take_interrupt(id);
     }
   }
 
@@ -108,16 +152,48 @@ class scheduler_model {
     yielding_ = id;
   }
   std::optional<verdict> yielded(task_id id) {
-    if (yielding_ == id) {  // nobody else has run
-      require(ready_.empty(), "a yield passed a ready fiber by", id);
-      yielding_.reset();
-    } else {
-      running(id);
-    }
-    task& t = tasks_[id];
-    return pending(t) && t.in_flight == 0 ? std::optional(take_interrupt(t)) : std::nullopt;
+    running_again(id);
+    return thrown_now(id);
   }
 
+  // A call that need not park lets others run after so many of its kind, as its last step: whether this one
+  // does. Then what it comes out of is like a park that has ended well, whatever is pending.
+  bool gives_way(task_id id) {
+    if (++breaths_ < calls_between_breaths) {
+      return false;
+    }
+    ++given_way;
+    breaths_ = 0;
+    yields(id);
+    tasks_[id].giving_way = true;
+    tasks_[id].why = cause::ready;
+    return true;
+  }
+  // What stayed pending then is thrown by the next such call before it does anything.
+  std::optional<verdict> begins(task_id id) {
+    return breaths_ >= calls_between_breaths ? thrown_now(id) : std::nullopt;
+  }
+
+  void wake(task_id id, cause why) {
+    task& t = tasks_[id];
+    require(t.parked, "a fiber is woken that is not parked", id);
+    if (t.where != nullptr) {
+      std::erase(*std::exchange(t.where, nullptr), id);
+    }
+    if (t.timer) {
+      timers_.erase(*std::exchange(t.timer, std::nullopt));
+    }
+    t.parked = false;
+    t.why = why;
+    ready_.push_back(id);
+  }
+  void wake_all(line& all, cause why = cause::ready) {
+    while (!all.empty()) {
+      const task_id first = all.front();
+      wake(first, why);
+      std::erase(all, first);  // also where a mismatch has left it in two lines
+    }
+  }
   void set(std::size_t event) {
     is_set[event] = true;
     wake_all(waiters_[event]);
@@ -161,6 +237,7 @@ class scheduler_model {
   }
   // The scheduler idles until then.
   void idles(std::optional<instant> until) {
+    catch_up();
     require(ready_.empty() && !yielding_, "the thread idles though a fiber is ready", running_);
     const bool right = timers_.empty() ? !until : until && *until == timers_.begin()->first.first;
     require(right, "the wait is not until the earliest deadline", running_);
@@ -185,21 +262,26 @@ class scheduler_model {
     bool done = false;
     bool kill_pending = false;
     bool interruptible = false;  // the present park
+    bool giving_way = false;
     int in_flight = 0;
     cause why = cause::none;
     std::optional<std::pair<instant, std::uint64_t>> timer{};
-    std::vector<task_id>* list = nullptr;
-    std::vector<task_id> joiners{};
+    line* where = nullptr;
+    line joiners{};
     std::vector<guard*> expired{};  // and not thrown yet
+    std::function<bool()> goes_on{};
   };
+
+  static constexpr std::size_t calls_between_breaths = 64;
 
   static bool pending(const task& t) { return t.kill_pending || !t.expired.empty(); }
 
-  verdict take_interrupt(task& t) {
+  verdict take_interrupt(task_id id) {
+    task& t = tasks_[id];
     if (std::exchange(t.kill_pending, false)) {
       return {end::killed};
     }
-    require(!t.expired.empty(), "a park was interrupted by nothing", running_);
+    require(!t.expired.empty(), "a park was interrupted by nothing", id);
     if (t.expired.empty()) {
       return {end::ready};
     }
@@ -207,28 +289,28 @@ class scheduler_model {
     t.expired.erase(t.expired.begin());
     return {end::expired, first};
   }
-  void join_list(task_id id, std::vector<task_id>& list) {
-    if (tasks_[id].parked) {
-      list.push_back(id);
-      tasks_[id].list = &list;
+  // The next ready one has the thread. False where it has parked again without a word.
+  bool next_comes_out() {
+    running_ = ready_.front();
+    ready_.pop_front();
+    if (yielding_) {
+      ready_.push_back(*std::exchange(yielding_, std::nullopt));
     }
+    return comes_out(running_);
   }
-  void wake(task_id id, cause why) {
+  bool comes_out(task_id id) {
     task& t = tasks_[id];
-    require(t.parked, "a fiber is woken that is not parked", id);
-    if (t.list != nullptr) {
-      std::erase(*std::exchange(t.list, nullptr), id);
+    if (std::exchange(t.giving_way, false) && pending(t)) {
+      breaths_ = calls_between_breaths;
     }
-    if (t.timer) {
-      timers_.erase(*std::exchange(t.timer, std::nullopt));
-    }
-    t.parked = false;
-    t.why = why;
-    ready_.push_back(id);
+    const std::function<bool()> what = std::exchange(t.goes_on, {});
+    return !what || what();
   }
-  void wake_all(std::vector<task_id>& list) {
-    while (!list.empty()) {
-      wake(list.front(), cause::ready);
+  // Those that have had the thread since without a word.
+  void catch_up() {
+    while (!ready_.empty() && tasks_[ready_.front()].goes_on) {
+      const task_id next = ready_.front();
+      require(!next_comes_out(), "a fiber parked again that should have come out", next);
     }
   }
   void expire(guard& g) {
@@ -243,11 +325,12 @@ class scheduler_model {
 
   instant now_;
   std::uint64_t order_ = 0;
+  std::size_t breaths_ = 0;
   task_id running_;
   std::optional<task_id> yielding_;  // it stands behind whoever runs next
   std::deque<task> tasks_;
   std::deque<task_id> ready_;
-  std::array<std::vector<task_id>, events> waiters_;
+  std::array<line, events> waiters_;
   std::map<std::pair<instant, std::uint64_t>, std::pair<task_id, guard*>> timers_;
 };
 
