@@ -2,6 +2,8 @@
 
 #include "scheduler.hpp"
 
+#include <annulet_plants.hpp>
+
 #include <stdexcept>
 
 namespace annulet {
@@ -37,7 +39,8 @@ bool condition_variable::wait(std::unique_lock<annulet::mutex>& lock, deadline u
   if (why == detail::wake_reason::closed || why == detail::wake_reason::interrupted) {
     detail::wait_queue::throw_cause(why, call);
   }
-  return why == detail::wake_reason::ready;
+  return why == detail::wake_reason::ready &&
+         !(detail::planted(detail::plant::swallowed_signal) && until.reached());
 }
 
 }  // namespace annulet

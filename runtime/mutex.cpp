@@ -2,6 +2,8 @@
 
 #include "control_block.hpp"
 
+#include <annulet_plants.hpp>
+
 #include <stdexcept>
 
 namespace annulet {
@@ -41,7 +43,7 @@ void mutex::unlock() {
     holder_ = nobody;
     return;
   }
-  holder_ = waiting_.front().fiber().id;
+  holder_ = detail::planted(detail::plant::lost_hand_over) ? nobody : waiting_.front().fiber().id;
   waiting_.wake_one();
 }
 

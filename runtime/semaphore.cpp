@@ -1,5 +1,7 @@
 #include "semaphore.hpp"
 
+#include <annulet_plants.hpp>
+
 #include <stdexcept>
 #include <string>
 
@@ -21,7 +23,8 @@ bool semaphore::acquire(deadline until) {
     return true;
   }
   detail::waiter w(waiting_.running());
-  return waiting_.park(w, until, call);
+  const bool served = waiting_.park(w, until, call);
+  return served && !(detail::planted(detail::plant::swallowed_signal) && until.reached());
 }
 
 bool semaphore::try_acquire() {

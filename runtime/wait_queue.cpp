@@ -5,6 +5,8 @@
 #include "scheduler.hpp"
 #include "switching.hpp"
 
+#include <annulet_plants.hpp>
+
 #include <stdexcept>
 #include <string>
 
@@ -95,9 +97,17 @@ void wait_queue::throw_cause(wake_reason why, const char* call) {
   throw std::logic_error(std::string("annulet: ") + call + ": it was destroyed meanwhile");
 }
 
-void wait_queue::wake_one() noexcept { waiters_.front().wake(wake_reason::ready); }
+void wait_queue::wake_one() noexcept {
+  if (planted(plant::wake_out_of_order)) {
+    waiters_.push_back(waiters_.pop_front());
+  }
+  waiters_.front().wake(wake_reason::ready);
+}
 
 void wait_queue::wake_all() noexcept {
+  if (planted(plant::wake_out_of_order) && !waiters_.empty()) {
+    waiters_.push_back(waiters_.pop_front());
+  }
   while (!waiters_.empty()) {
     waiters_.front().wake(wake_reason::ready);
   }

@@ -3,6 +3,7 @@
 
 #include "oracle/run.hpp"
 #include "support/engine.hpp"
+#include "support/planting.hpp"
 
 #include <annulet/hub/close.hpp>
 #include <annulet/hub/hub.hpp>
@@ -27,28 +28,9 @@
 using namespace std::chrono_literals;
 using annulet::io_event;
 using annulet::detail::plant;
+using annulet_test::planting;
 
 namespace {
-
-// Strikes at every n-th time that the code asks, the first of them after `first` times, while it lives.
-class planting {
- public:
-  explicit planting(plant which, unsigned every, unsigned first = 0) : at_(static_cast<std::size_t>(which)) {
-    annulet::detail::plant_every[at_] = every;
-    annulet::detail::plant_asked[at_] = first == 0 ? 0 : every - first;
-  }
-  ~planting() {
-    annulet::detail::plant_every[at_] = 0;
-    annulet::detail::plant_asked[at_] = 0;
-  }
-  planting(const planting&) = delete;
-  planting& operator=(const planting&) = delete;
-
-  [[nodiscard]] unsigned asked() const noexcept { return annulet::detail::plant_asked[at_]; }
-
- private:
-  std::size_t at_;
-};
 
 // Two connected sockets; each is closed here unless the test has done it.
 struct pair_of_sockets {

@@ -5,11 +5,14 @@
 namespace annulet::detail {
 
 enum class plant {
-  lost_event,       // one event in 10,000 is dropped
-  stale_candidate,  // a candidate is reported without asking poll(2)
-  queued_cancel,    // letting go queues the cancellation and does not reap it
-  refused_poll,     // the kernel refuses each poll request with EINVAL (files with many wait queues)
-  failed_poll,      // the kernel refuses each poll request with ENOMEM
+  lost_event,         // one event in 10,000 is dropped
+  stale_candidate,    // a candidate is reported without asking poll(2)
+  queued_cancel,      // letting go queues the cancellation and does not reap it
+  refused_poll,       // the kernel refuses each poll request with EINVAL (files with many wait queues)
+  failed_poll,        // the kernel refuses each poll request with ENOMEM
+  lost_hand_over,     // who waits longest for a mutex is woken and does not have it
+  wake_out_of_order,  // who waits longest goes to the end of the line instead of being woken
+  swallowed_signal,   // who was woken in time, and runs after its deadline, says that it was late
 };
 
 constexpr bool planted(plant) noexcept { return false; }

@@ -12,11 +12,15 @@ enum class plant {
   queued_cancel,
   refused_poll,
   failed_poll,
+  lost_hand_over,
+  wake_out_of_order,
+  swallowed_signal,
 };
+inline constexpr std::size_t plants = 8;
 
 // How often a switched-on plant strikes: every n-th time; 0 is off. One thread.
-inline std::array<unsigned, 5> plant_every{};
-inline std::array<unsigned, 5> plant_asked{};
+inline std::array<unsigned, plants> plant_every{};
+inline std::array<unsigned, plants> plant_asked{};
 
 inline bool planted(plant which) noexcept {
   const auto i = static_cast<std::size_t>(which);
