@@ -50,10 +50,6 @@ detail::hub_core& hub::own(const char* call) const {
   return *core_;
 }
 
-hub_handle hub::handle_of_this_thread() {
-  return hub_handle(detail::hub_core::here("hub::handle_of_this_thread").link());
-}
-
 hub_handle hub::handle() { return hub_handle(own("hub::handle").link()); }
 
 const engine_info& hub::engine_report() const { return own("hub::engine_report").io().report(); }

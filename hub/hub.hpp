@@ -97,8 +97,6 @@ class hub {
 
   // For another thread to come in by. On this thread only, else wrong_thread.
   [[nodiscard]] hub_handle handle();
-  // The same for who has no name for the hub of this thread. Throws no_hub where there is none.
-  [[nodiscard]] static hub_handle handle_of_this_thread();
   // Which engine serves this hub, with which flags, and what was refused before. On this thread only, else
   // wrong_thread.
   [[nodiscard]] const engine_info& engine_report() const;

@@ -27,14 +27,16 @@ class offload_job final : public worker_pool::job {
     }
   }
   void ended() noexcept override {
-    if (waiting_ != nullptr) {
-      waiting_->wake(wake_reason::ready);
-    } else {
+    if (waiting_ == nullptr) {
       delete this;
+      return;
     }
+    collected_ = true;
+    waiting_->wake(wake_reason::ready);  // or it was woken otherwise, and finds that
   }
 
   void wait_with(waiter* w) noexcept { waiting_ = w; }
+  [[nodiscard]] bool collected() const noexcept { return collected_; }
   // Nobody wants it any more, and it has begun: it ends itself.
   void drop() noexcept {
     waiting_ = nullptr;
@@ -49,7 +51,8 @@ class offload_job final : public worker_pool::job {
 
   std::unique_ptr<offloaded> work_;
   std::atomic<fate> fate_{fate::open};
-  waiter* waiting_ = nullptr;  // the hub's thread only
+  waiter* waiting_ = nullptr;  // this and the next: the hub's thread only
+  bool collected_ = false;
 };
 
 // Parks until the job has ended. However that ends, the job is the fiber's again, or nobody's.
@@ -57,11 +60,8 @@ class stay {
  public:
   stay(threaded_calls& threads, std::unique_ptr<offload_job>& j) noexcept : threads_(threads), job_(j) {}
   ~stay() {
-    if (ended_) {
-      return;
-    }
     job_->wait_with(nullptr);
-    if (!threads_.withdraw(*job_)) {
+    if (!job_->collected() && !threads_.withdraw(*job_)) {
       job_.release()->drop();
     }
   }
@@ -71,15 +71,15 @@ class stay {
   [[nodiscard]] bool until(deadline limit, scheduler& here) {
     waiter w(here.running());
     job_->wait_with(&w);
-    ended_ = here.park(w, limit, wakers::outside) == wake_reason::ready;
-    return ended_;
+    return here.park(w, limit, wakers::outside) == wake_reason::ready;
   }
 
  private:
   threaded_calls& threads_;
   std::unique_ptr<offload_job>& job_;
-  bool ended_ = false;
 };
+
+[[noreturn]] void throw_late() { throw deadline_passed("annulet: offload: the deadline passed"); }
 
 }  // namespace
 
@@ -89,6 +89,10 @@ std::unique_ptr<offloaded> run_offloaded(std::unique_ptr<offloaded> work, deadli
     throw hub_gone("annulet: offload: the hub is ending");
   }
   hub.fibers().throw_if_interrupted();
+  if (until.is_past()) {
+    hub.fibers().breathe(1);
+    throw_late();
+  }
   threaded_calls& threads = hub.io().threads();
   auto job = std::make_unique<offload_job>(std::move(work));
   if (!threads.submit(*job, worker_pool::urgency::bounded)) {
@@ -100,7 +104,7 @@ std::unique_ptr<offloaded> run_offloaded(std::unique_ptr<offloaded> work, deadli
     ended = waits.until(until, hub.fibers());
   }
   if (!ended) {
-    throw deadline_passed("annulet: offload: the deadline passed");
+    throw_late();
   }
   return job->take();
 }

@@ -5,7 +5,8 @@
 //
 // A fiber that is killed, or late, does not wait for it: one that has not begun is not called, one that has
 // goes on, what it returns is dropped, and what it holds is destroyed on the pool's thread. So let it hold
-// what it uses, not refer to it, where that may come. The hub's end waits for those that run.
+// what it uses, not refer to it, where that may come. The hub's end waits for those that run, as long as for
+// its fibers: one that goes on beyond hub_options::shutdown_limit ends the process.
 //
 // The pool is the one that makes calls on disks: four such functions run at a time, and more where some of
 // them take long. Its threads have no hub, and block signals.
@@ -51,7 +52,8 @@ class offloaded_call final : public offloaded {
       if constexpr (std::is_void_v<result>) {
         std::move (*fn_)();
       } else if constexpr (std::is_reference_v<result>) {
-        value_ = std::addressof(std::move(*fn_)());
+        auto&& place = std::move(*fn_)();
+        value_ = std::addressof(place);
       } else {
         value_.emplace(std::move(*fn_)());
       }
@@ -85,9 +87,9 @@ class offloaded_call final : public offloaded {
 
 }  // namespace detail
 
-// Returns what fn() returns, or throws what it throws. Parks. Throws no_hub, hub_gone while the hub ends,
-// std::system_error (EAGAIN) where no thread is to be had, deadline_passed where the deadline came first, and
-// what ends a wait.
+// Returns what fn() returns, or throws what it throws. Parks. With a deadline in the past fn is not called.
+// Throws no_hub, hub_gone while the hub ends, std::system_error (EAGAIN) where no thread is to be had,
+// deadline_passed where the deadline came first, and what ends a wait.
 template <class F>
 requires std::invocable<std::decay_t<F>> std::invoke_result_t<std::decay_t<F>> offload(
     F&& fn, deadline until = deadline::never()) {

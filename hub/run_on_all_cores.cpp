@@ -71,17 +71,16 @@ class crew {
     return verdict_.load(std::memory_order_acquire) == verdict::go;
   }
   // One could not begin, and none will.
-  void fail(const std::exception_ptr& error) {
+  void fail(const std::exception_ptr& error) noexcept {
     note(error);
     decide(verdict::leave);
   }
-  void note(const std::exception_ptr& error) {
+  void note(const std::exception_ptr& error) noexcept {
     const std::lock_guard lock(mutex_);
     if (error_ == nullptr) {
       error_ = error;
     } else {
-      detail::report("a call of run_on_all_cores ended by an error that nobody collected: " +
-                     detail::what_of(error));
+      detail::report_uncollected("a call of run_on_all_cores", error);
     }
   }
   // When all have ended.
@@ -120,7 +119,10 @@ std::size_t checked(std::size_t count, const cpu_set& cpus) {
 
 }  // namespace
 
-void run_on_all_cores(const std::function<void(std::size_t)>& fn, const cores_options& options) {
+void run_on_all_cores(const std::function<void(hub&, std::size_t)>& fn, const cores_options& options) {
+  if (fn == nullptr) {
+    throw std::invalid_argument("annulet: run_on_all_cores: no function");
+  }
   const cpu_set cpus;
   const std::size_t count = checked(options.count, cpus);
   crew all(count);
@@ -129,10 +131,10 @@ void run_on_all_cores(const std::function<void(std::size_t)>& fn, const cores_op
       if (options.pinned) {
         cpus.pin(index);
       }
-      const hub own(options.hub);
+      hub own(options.hub);
       if (all.is_complete()) {
         try {
-          fn(index);
+          fn(own, index);
         } catch (...) {
           all.note(std::current_exception());
         }
@@ -147,14 +149,19 @@ void run_on_all_cores(const std::function<void(std::size_t)>& fn, const cores_op
     while (others.size() + 1 < count) {
       others.emplace_back(run, others.size() + 1);
     }
+  } catch (const std::system_error& e) {
+    all.fail(std::make_exception_ptr(
+        std::system_error(e.code(), "annulet: run_on_all_cores: a thread is not to be had")));
+  }
+  if (others.size() + 1 == count) {
     run(0);
-  } catch (const std::exception&) {  // a thread is not to be had
-    all.fail(std::current_exception());
   }
   for (std::thread& other : others) {
     other.join();
   }
-  cpus.unpin();
+  if (options.pinned) {
+    cpus.unpin();
+  }
   all.rethrow();
 }
 

@@ -1,6 +1,7 @@
 // A hub a core: the same function as the main fiber of each of several threads.
 //
-//   annulet::run_on_all_cores([&](std::size_t core) { serve(port); });    // with SO_REUSEPORT, say
+//   annulet::run_on_all_cores([&](annulet::hub& hub, std::size_t core) { serve(port); });   // with
+//   SO_REUSEPORT
 #pragma once
 
 #include "hub_options.hpp"
@@ -16,11 +17,14 @@ struct cores_options {
   hub_options hub{};
 };
 
-// Calls fn(0) to fn(count - 1), each on a thread with a hub of its own, fn(0) on the calling one, which must
-// have none. They run at the same time, and share fn. Returns when the last has ended: a call that throws
-// ends no other; the first such error, in order of time, is thrown then, and the others are reported on
-// stderr. Throws std::logic_error where the thread has a hub, std::invalid_argument for more than 4096
-// threads, and std::system_error where a thread is not to be had or a CPU is refused; then fn was not called.
-void run_on_all_cores(const std::function<void(std::size_t)>& fn, const cores_options& options = {});
+class hub;
+
+// Calls fn(hub, 0) to fn(hub, count - 1), each on a thread with that hub of its own, the first on the calling
+// one, which must have none. They run at the same time, and share fn. Returns when the last has ended: a call
+// that throws ends no other; the first such error, in order of time, is thrown then, and the others are
+// reported on stderr. Throws std::logic_error where the thread has a hub, std::invalid_argument for more than
+// 4096 threads, and std::system_error where a thread is not to be had or a CPU is refused; then fn was not
+// called.
+void run_on_all_cores(const std::function<void(hub&, std::size_t)>& fn, const cores_options& options = {});
 
 }  // namespace annulet

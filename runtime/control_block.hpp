@@ -42,7 +42,7 @@ struct alignas(64) switch_state {
   bool interrupt_pending = false;  // kill_pending, or an expired guard: looked at by each park and yield
   bool has_handle = false;
   bool ending = false;  // callable or result are being destroyed: no destructor is ended by a kill
-  std::uint16_t shields = 0;
+  std::uint32_t shields = 0;
   waiter* parked_on = nullptr;
   std::atomic<scheduler*> owner{nullptr};  // null once the hub has ended; read by handles of any thread
 };

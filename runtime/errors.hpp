@@ -61,6 +61,8 @@ namespace detail {
 
 // What is said of an error in a report.
 [[nodiscard]] std::string what_of(const std::exception_ptr& error);
+// Says on stderr that nobody has collected it.
+void report_uncollected(const char* whose, const std::exception_ptr& error) noexcept;
 
 }  // namespace detail
 

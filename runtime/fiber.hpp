@@ -44,7 +44,8 @@ class result_block : public control_block {
   template <class Call>
   void store(Call&& call) {
     if constexpr (std::is_reference_v<T>) {
-      value_ = std::addressof(std::forward<Call>(call)());
+      auto&& referred = std::forward<Call>(call)();
+      value_ = std::addressof(referred);
     } else {
       ::new (static_cast<void*>(std::addressof(value_))) T(std::forward<Call>(call)());
     }

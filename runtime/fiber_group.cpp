@@ -77,14 +77,6 @@ std::exception_ptr failure_of(const detail::control_block& member) noexcept {
   }
 }
 
-void report_uncollected(const std::exception_ptr& error) noexcept {
-  try {
-    detail::report("a fiber of a group ended by an error that nobody collected: " + detail::what_of(error));
-  } catch (const std::bad_alloc&) {
-    detail::report("a fiber of a group ended by an error that nobody collected");
-  }
-}
-
 }  // namespace
 
 fiber_group::fiber_group(std::size_t limit) : limit_(checked(limit)) {}
@@ -99,7 +91,7 @@ fiber_group::~fiber_group() {
   });
   places_.for_each([](detail::place_in_group& place) { place.group_ = nullptr; });
   if (error_ != nullptr) {
-    report_uncollected(error_);
+    detail::report_uncollected("a fiber of a group", error_);
   }
 }
 
@@ -116,10 +108,12 @@ void fiber_group::refuse_own_member(const char* call) {
 }
 
 void fiber_group::free_place() noexcept {
-  if (for_room_.empty()) {
-    --taken_;
-  } else {
+  if (!for_room_.empty()) {
     for_room_.wake_one();  // it is that one's now
+  } else if (--taken_ == 0) {
+    ending_ = false;
+    for_the_last_.wake_all();
+    for_an_error_.wake_all();
   }
 }
 
@@ -150,19 +144,15 @@ void fiber_group::take_error(detail::control_block& member) noexcept {
 
 void fiber_group::let_go(detail::control_block& member) noexcept {
   static_cast<detail::list_hook<detail::group_tag>&>(member).unlink();
+  --size_;
   free_place();
-  if (--size_ == 0) {
-    ending_ = false;
-    for_the_last_.wake_all();
-    for_an_error_.wake_all();
-  }
 }
 
 bool fiber_group::join(deadline until) {
   constexpr const char* call = "fiber_group::join";
   begin(call);
   refuse_own_member(call);
-  if (size_ == 0) {
+  if (taken_ == 0) {
     detail::wait_queue::breathe();
     return true;
   }
@@ -177,7 +167,7 @@ void fiber_group::get(deadline until) {
   if (error_ != nullptr) {
     std::rethrow_exception(std::exchange(error_, nullptr));
   }
-  if (size_ == 0) {
+  if (taken_ == 0) {
     detail::wait_queue::breathe();
     return;
   }
@@ -200,7 +190,7 @@ void fiber_group::kill_and_join() {
   require_own_thread(call);
   refuse_own_member(call);
   kill();
-  if (size_ == 0) {
+  if (taken_ == 0) {
     detail::wait_queue::breathe();
     return;
   }

@@ -30,9 +30,13 @@ class promised::bell final : public posted {
 promised::promised() = default;
 promised::~promised() = default;
 
-void promised::claim(const char* call) {
+bool promised::try_claim() noexcept {
   phase expected = phase::open;
-  if (!phase_.compare_exchange_strong(expected, phase::claimed, std::memory_order_relaxed)) {
+  return phase_.compare_exchange_strong(expected, phase::claimed, std::memory_order_relaxed);
+}
+
+void promised::claim(const char* call) {
+  if (!try_claim()) {
     throw std::logic_error(std::string("annulet: ") + call + ": it is kept already");
   }
 }
@@ -55,18 +59,6 @@ void promised::keep(const std::shared_ptr<promised>& self) noexcept {
   }
 }
 
-void promised::fail(const std::shared_ptr<promised>& self, std::exception_ptr error) noexcept {
-  error_ = std::move(error);
-  keep(self);
-}
-
-void promised::abandon(const std::shared_ptr<promised>& self) noexcept {
-  phase expected = phase::open;
-  if (phase_.compare_exchange_strong(expected, phase::claimed, std::memory_order_relaxed)) {
-    fail(self, std::make_exception_ptr(broken_promise("annulet: the promise is gone, and was not kept")));
-  }
-}
-
 bool promised::listen(const char* call) {
   if (is_kept()) {
     return true;
@@ -85,6 +77,9 @@ bool promised::listen(const char* call) {
 }
 
 bool promised::wait(deadline until, const char* call) {
+  if (is_kept() && scheduler::current() == nullptr) {
+    return true;
+  }
   waiting_.begin(call);
   if (listen(call)) {
     wait_queue::breathe();
@@ -94,11 +89,22 @@ bool promised::wait(deadline until, const char* call) {
   return waiting_.park(w, w, until, call, wakers::outside);
 }
 
-void promised::begin_taking(const char* call) {
-  if (error_ != nullptr) {
-    std::rethrow_exception(error_);
+void promised_result::abandon() noexcept {
+  if (!core->try_claim()) {
+    return;
   }
-  if (std::exchange(taken_, true)) {
+  try {
+    throw broken_promise("annulet: the promise is gone, and was not kept");
+  } catch (...) {  // that, or std::bad_alloc
+    fail(std::current_exception());
+  }
+}
+
+void promised_result::begin_taking(const char* call) {
+  if (error != nullptr) {
+    std::rethrow_exception(error);
+  }
+  if (std::exchange(taken, true)) {
     throw std::logic_error(std::string("annulet: ") + call + ": the value was taken before");
   }
 }

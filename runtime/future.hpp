@@ -33,7 +33,8 @@ class promise;
 
 namespace detail {
 
-// What a promise and its future share, but for the value.
+// What a promise and its future share, but for the result: that is the user's, and must not end in the hub's
+// wait, where the last who knows of this may be.
 class promised {
  public:
   promised();
@@ -46,11 +47,10 @@ class promised {
   // Throws std::logic_error where it is kept already. Then keep() or fail(), or unclaim().
   void claim(const char* call);
   void unclaim() noexcept { phase_.store(phase::open, std::memory_order_relaxed); }
+  // The same, but says whether.
+  [[nodiscard]] bool try_claim() noexcept;
   // What was claimed is there: wakes those who wait. `self` keeps this alive until then.
   void keep(const std::shared_ptr<promised>& self) noexcept;
-  void fail(const std::shared_ptr<promised>& self, std::exception_ptr error) noexcept;
-  // Fails it as broken unless it is kept.
-  void abandon(const std::shared_ptr<promised>& self) noexcept;
 
   // The future's side. One thread at a time, but for is_kept().
 
@@ -59,10 +59,8 @@ class promised {
   }
   // Whether it is kept; if not, this thread is told when it is. Throws no_hub, wrong_thread, std::bad_alloc.
   [[nodiscard]] bool listen(const char* call);
-  // Parks. False where the deadline came first.
+  // Parks. False where the deadline came first. One that is kept needs no hub.
   bool wait(deadline until, const char* call);
-  // Of one that is kept: throws its error, or std::logic_error where it was taken before.
-  void begin_taking(const char* call);
   [[nodiscard]] wait_queue& line() noexcept { return waiting_; }
 
  private:
@@ -70,20 +68,34 @@ class promised {
   class bell;
 
   std::atomic<phase> phase_{phase::open};
-  bool taken_ = false;
-  std::exception_ptr error_;
   std::mutex mutex_;            // for the bell, and the step from claimed to kept
   std::unique_ptr<bell> bell_;  // of the thread whose fibers wait
   wait_queue waiting_;
 };
 
+// The result, once that is kept. Owned by the promise and the future alone.
+struct promised_result {
+  const std::shared_ptr<promised> core = std::make_shared<promised>();
+  std::exception_ptr error;
+  bool taken = false;
+
+  void fail(std::exception_ptr with) noexcept {
+    error = std::move(with);
+    core->keep(core);
+  }
+  // Fails as broken unless it is kept.
+  void abandon() noexcept;
+  // Of one that is kept: throws its error, or std::logic_error where it was taken before.
+  void begin_taking(const char* call);
+};
+
 template <class T>
-struct promised_value : promised {
+struct promised_value : promised_result {
   using stored = std::conditional_t<std::is_reference_v<T>, std::remove_reference_t<T>*, T>;
   std::optional<stored> value;
 };
 template <>
-struct promised_value<void> : promised {};
+struct promised_value<void> : promised_result {};
 
 struct no_argument {};
 template <class T>
@@ -104,22 +116,22 @@ class future {
 
   // Whether there is a promise behind it.
   [[nodiscard]] explicit operator bool() const noexcept { return shared_ != nullptr; }
-  // Whether get() would return or throw at once. Does not park. Any thread.
-  [[nodiscard]] bool ready() const { return state("future::ready")->is_kept(); }
+  // Whether get() would return or throw at once; from then on that needs no hub. Does not park. Any thread.
+  [[nodiscard]] bool ready() const { return state("future::ready")->core->is_kept(); }
 
   // Parks until the promise is kept or broken; throws nothing of it.
   void wait() { (void)wait(deadline::never()); }
   // False where the deadline came first.
   bool wait(deadline until) {
     const auto shared = state("future::wait");
-    return shared->wait(until, "future::wait");
+    return shared->core->wait(until, "future::wait");
   }
   // Parks likewise; moves the value out, or throws the error, as often as it is asked for. Throws
   // broken_promise where the promise is gone, deadline_passed where the deadline came first. A value can be
   // had once: after that std::logic_error.
   T get(deadline until = deadline::never()) {
     const auto shared = state("future::get");
-    if (!shared->wait(until, "future::get")) {
+    if (!shared->core->wait(until, "future::get")) {
       throw deadline_passed("annulet: future::get: the deadline passed");
     }
     shared->begin_taking("future::get");
@@ -177,12 +189,12 @@ class promise {
   // already. What making the value throws comes out, and the promise can still be kept.
   void set_value() requires std::is_void_v<T> {
     const auto shared = state("promise::set_value");  // for who is woken may end this promise
-    shared->claim("promise::set_value");
-    shared->keep(shared);
+    shared->core->claim("promise::set_value");
+    shared->core->keep(shared->core);
   }
   void set_value(detail::promised_argument<T> value) requires(!std::is_void_v<T>) {
     const auto shared = state("promise::set_value");
-    shared->claim("promise::set_value");
+    shared->core->claim("promise::set_value");
     try {
       if constexpr (std::is_reference_v<T>) {
         shared->value = std::addressof(value);
@@ -190,10 +202,10 @@ class promise {
         shared->value.emplace(std::move(value));
       }
     } catch (...) {
-      shared->unclaim();
+      shared->core->unclaim();
       throw;
     }
-    shared->keep(shared);
+    shared->core->keep(shared->core);
   }
   // With what get() shall throw. std::invalid_argument for none.
   void set_exception(std::exception_ptr error) {
@@ -201,8 +213,8 @@ class promise {
     if (error == nullptr) {
       throw std::invalid_argument("annulet: promise::set_exception: no exception");
     }
-    shared->claim("promise::set_exception");
-    shared->fail(shared, std::move(error));
+    shared->core->claim("promise::set_exception");
+    shared->fail(std::move(error));
   }
 
  private:
@@ -216,7 +228,7 @@ class promise {
   }
   void abandon() noexcept {
     if (const auto shared = std::move(shared_)) {
-      shared->abandon(shared);
+      shared->abandon();
     }
   }
 

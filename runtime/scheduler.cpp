@@ -54,6 +54,7 @@ scheduler::~scheduler() {
   check(current_ == this, "a hub was destroyed on another thread than its own");
   check(alive_ == 0, "a scheduler was destroyed with fibers alive");
   check(timers_.empty() && main_.expired.empty(), "a timeout guard outlives the hub it was made on");
+  check(main_.shields == 0, "a shield outlives the hub it was made on");
   // Handles that outlive the hub find its absence here. Their stacks are still the pool's.
   all_.for_each([](control_block& fiber) { fiber.owner = nullptr; });
   current_ = nullptr;
@@ -119,11 +120,26 @@ void scheduler::run_body(control_block& self) noexcept {
   }
 }
 
-// Their destructors run on the fiber's own stack, may park, and may make new ones.
+// Their destructors run on the fiber's own stack, may park, and may make new ones; each still finds its own
+// value. Those that make each other anew are given up after some rounds, as POSIX has it for threads.
 void scheduler::discard_locals(control_block& fiber) noexcept {
-  while (local_slot* const newest = fiber.locals) {
-    fiber.locals = newest->next;
-    newest->destroy(*newest);
+  constexpr unsigned most_rounds = 4;
+  for (unsigned round = 0; fiber.locals != nullptr; ++round) {
+    if (round == most_rounds) {
+      report("values of fiber_local that make each other anew whenever they end: some are left");
+      fiber.locals = nullptr;
+      return;
+    }
+    for (local_slot* at = fiber.locals; at != nullptr;) {
+      local_slot* const next = at->next;
+      at->destroy(*at);
+      local_slot** link = &fiber.locals;
+      while (*link != at) {  // those that were made meanwhile stand before it
+        link = &(*link)->next;
+      }
+      *link = next;
+      at = next;
+    }
   }
 }
 
@@ -198,7 +214,7 @@ void scheduler::give_way() {
   breaths_ = 0;
   look_outside();
   give_way_now();
-  if (running_->interrupt_pending) {
+  if (is_interrupted()) {
     breaths_ = work_between_yields;  // for throw_if_overdue
   }
 }
@@ -230,8 +246,24 @@ bool waiter::wake(wake_reason why) noexcept {
   scheduler& owner = *fiber_.owner.load(std::memory_order_relaxed);
   owner.timers().disarm(*this);
   fiber_.parked_on = nullptr;
-  owner.make_ready(fiber_);
+  if (!hinted_) {
+    owner.make_ready(fiber_);
+  }
   return true;
+}
+
+void scheduler::stop_waiting(waiter& w) noexcept {
+  if (w.why_ == wake_reason::none) {
+    w.why_ = wake_reason::ready;
+    timers_.disarm(w);
+  }
+}
+
+void waiter::hint() noexcept {
+  if (why_ == wake_reason::none && !hinted_) {
+    hinted_ = true;
+    fiber_.owner.load(std::memory_order_relaxed)->make_ready(fiber_);
+  }
 }
 
 void waiter::expire(timer_node& timer) noexcept { static_cast<waiter&>(timer).wake(wake_reason::timed_out); }

@@ -82,11 +82,14 @@ class scheduler {
       throw_if_interrupted();
     }
   }
-  // Parks the running fiber until `w` is woken or the deadline is reached, and says which. Throws
+  // Parks the running fiber until `w` is woken or the deadline is reached, and says which; `none` for a hint,
+  // after which it parks again with the same waiter, or calls stop_waiting(). Throws
   // fiber_killed, timeout_expired or deadlock, before it parks or out of the park, unless an exception
   // is in flight: then they stay pending.
   wake_reason park(waiter& w, deadline until, wakers who);
-  // The same as a part of the function that calls it: switching.hpp.
+  // The running fiber does not wait any more, though nobody may have woken it.
+  void stop_waiting(waiter& w) noexcept;
+  // park() as a part of the function that calls it: switching.hpp.
   wake_reason park_here(waiter& w, deadline until, wakers who);
   // The same, but nothing interrupts it: for what must be waited for.
   wake_reason park_uninterrupted(waiter& w, deadline until, wakers who);

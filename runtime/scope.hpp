@@ -19,6 +19,7 @@
 #include <iterator>
 #include <optional>
 #include <ranges>
+#include <stdexcept>
 #include <tuple>
 #include <type_traits>
 #include <utility>
@@ -74,6 +75,9 @@ requires std::invocable<F&, detail::mapped_item<Range>>
 auto map_in_fibers(std::size_t limit, Range&& range, F fn) {
   using item = detail::mapped_item<Range>;
   using value = std::remove_cvref_t<std::invoke_result_t<F&, item>>;
+  if (limit == 0) {
+    throw std::invalid_argument("annulet: map_in_fibers: a limit of 0");
+  }
   const auto for_each = [&](auto&& spawn_one) {
     scope(
         [&](fiber_group& children) {

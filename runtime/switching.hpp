@@ -5,6 +5,8 @@
 #include "context.hpp"
 #include "scheduler.hpp"
 
+#include <annulet_plants.hpp>
+
 namespace annulet::detail {
 
 // On the stack that was jumped to: where the other one stopped is known only now, and only now may its stack
@@ -54,16 +56,23 @@ inline void scheduler::arrive(void* stopped_at, void* from) noexcept {
 
 [[gnu::always_inline]] inline wake_reason scheduler::block(waiter& w, deadline until, wakers who) {
   control_block& self = *running_;
-  if (!until.is_never()) {
+  if (!until.is_never() && !w.armed()) {  // it may be, after a hint
     timers_.arm(w, until.nanoseconds());
   }
+  w.hinted_ = false;
   const std::size_t outside = who == wakers::outside ? 1 : 0;
   outside_waits_ += outside;
   self.parked_on = &w;
   self.state = fiber_state::parked;
   breaths_ = 0;  // others run now
+  if (killed_at_this_park(self)) {
+    kill(self);
+  }
   dispatch();
   outside_waits_ -= outside;
+  if (w.why_ == wake_reason::none) [[unlikely]] {
+    self.parked_on = nullptr;  // a hint: it runs, and may park elsewhere
+  }
   return w.why_;
 }
 

@@ -2,6 +2,7 @@
 
 #include "scheduler.hpp"
 
+#include <algorithm>
 #include <stdexcept>
 #include <string>
 
@@ -15,13 +16,24 @@ control_block& lines::block_of(const fiber_handle& f) {
   return block;
 }
 
+void wait_case::throw_closed(const char* call) const {
+  throw std::logic_error(std::string("annulet: ") + call + ": one of them was destroyed meanwhile");
+}
+
 namespace {
+
+void refuse_waited_for(const wait_case& c) {
+  if (c.place() != nullptr) {
+    throw std::logic_error("annulet: wait_any: a popping or pushing that is waited for already");
+  }
+}
 
 // The places of one wait. Nobody is left in a line, however it ends.
 class in_lines {
  public:
   in_lines(std::span<wait_case* const> cases, waiter& w) : cases_(cases), waiter_(w) {}
   ~in_lines() {
+    scheduler::current()->stop_waiting(waiter_);
     for (wait_case* const each : cases_.first(enlisted_)) {
       each->leave();
     }
@@ -31,9 +43,7 @@ class in_lines {
 
   void enlist_all() {
     for (wait_case* const each : cases_) {
-      if (each->place() != nullptr) {
-        throw std::logic_error("annulet: wait_any: a popping or pushing that is waited for already");
-      }
+      refuse_waited_for(*each);
       each->enlist(waiter_);
       ++enlisted_;
     }
@@ -53,11 +63,17 @@ class in_lines {
 
   [[nodiscard]] std::optional<std::size_t> chosen() const {
     for (std::size_t i = 0; i < cases_.size(); ++i) {
-      if (cases_[i]->place() == waiter_.woken_in() && cases_[i]->was_woken()) {
+      const bool heard =
+          waiter_.was_hinted() ? cases_[i]->hears_hints() : cases_[i]->place() == waiter_.woken_in();
+      if (heard && cases_[i]->was_told()) {
         return i;
       }
     }
     return std::nullopt;
+  }
+  // The one that was woken as closed.
+  [[nodiscard]] const wait_case& closed_one() const {
+    return **std::ranges::find(cases_, waiter_.woken_in(), [](const wait_case* c) { return c->place(); });
   }
 
  private:
@@ -75,41 +91,43 @@ wakers wakers_of(std::span<wait_case* const> cases) noexcept {
   return wakers::fibers;
 }
 
-// Whether one was there, and not the deadline first.
-bool park(waiter& w, deadline until, wakers who, const char* call) {
-  const wake_reason why = scheduler::here(call).park(w, until, who);
-  if (why == wake_reason::closed) {
-    throw std::logic_error(std::string("annulet: ") + call + ": one of them was destroyed meanwhile");
-  }
-  return why == wake_reason::ready;
-}
-
 }  // namespace
 
 std::optional<std::size_t> wait_for_any(std::span<wait_case* const> cases, deadline until) {
   constexpr const char* call = "wait_any";
   scheduler& here = scheduler::here(call);
+  if (cases.empty()) {
+    throw std::invalid_argument("annulet: wait_any: nothing to wait for");
+  }
+  std::ranges::for_each(cases, [](const wait_case* c) { refuse_waited_for(*c); });
   here.throw_if_overdue();
-  for (;;) {
-    for (std::size_t i = 0; i < cases.size(); ++i) {
-      if (cases[i]->take()) {
-        here.breathe_quietly(1);
-        return i;
-      }
-    }
-    if (until.is_past()) {
+  for (std::size_t i = 0; i < cases.size(); ++i) {
+    if (cases[i]->take()) {
       here.breathe_quietly(1);
-      return std::nullopt;
+      return i;
     }
-    waiter w(here.running());
-    in_lines all(cases, w);
-    all.enlist_all();
-    if (!park(w, until, wakers_of(cases), call)) {
-      return std::nullopt;
+  }
+  if (until.is_past()) {
+    here.breathe_quietly(1);
+    return std::nullopt;
+  }
+  waiter w(here.running());
+  in_lines all(cases, w);
+  all.enlist_all();
+  for (;;) {
+    switch (here.park(w, until, wakers_of(cases))) {
+      case wake_reason::none:  // a hint
+      case wake_reason::ready:
+        if (const auto one = all.chosen()) {
+          return one;
+        }
+        break;  // it came to nothing
+      case wake_reason::closed:
+        all.closed_one().throw_closed(call);
+        [[fallthrough]];
+      default:
+        return std::nullopt;
     }
-    if (const auto one = all.chosen()) {
-      return one;
-    }  // else it was a hint that came to nothing
   }
 }
 
@@ -124,7 +142,11 @@ bool wait_for_all(std::span<wait_case* const> cases, deadline until) {
     missing = all.enlist_missing();
     if (missing != 0 && !until.is_past()) {
       w.await(missing);
-      return park(w, until, wakers_of(cases), call);
+      const wake_reason why = here.park(w, until, wakers_of(cases));
+      if (why == wake_reason::closed) {
+        all.closed_one().throw_closed(call);
+      }
+      return why == wake_reason::ready;
     }
   }
   here.breathe_quietly(1);

@@ -25,10 +25,13 @@
 #include <array>
 #include <concepts>
 #include <cstddef>
+#include <deque>
 #include <memory>
 #include <optional>
+#include <ranges>
 #include <tuple>
 #include <utility>
+#include <vector>
 
 namespace [[gnu::visibility("default")]] annulet {
 
@@ -131,7 +134,7 @@ class case_of<future<T>> final : public case_in_line<> {
  public:
   static constexpr bool lasting = true;
 
-  explicit case_of(future<T>& f) : kept_(f.state("wait_any")) {}
+  explicit case_of(future<T>& f) : kept_(f.state("wait_any")->core) {}
   bool take() override { return kept_->listen("wait_any"); }
   void enlist(waiter& w) override { stand_in(kept_->line(), w); }
   [[nodiscard]] bool is_outside() const noexcept override { return true; }
@@ -157,6 +160,19 @@ concept can_be_waited_for = requires(Source& s) {
   case_of<Source>(s);
 };
 
+template <class Range>
+struct cases_of {
+  explicit cases_of(Range& sources) {
+    for (auto& each : sources) {
+      all.push_back(&static_cast<wait_case&>(each_.emplace_back(each)));
+    }
+  }
+  std::vector<wait_case*> all;
+
+ private:
+  std::deque<case_of<std::ranges::range_value_t<Range>>> each_;
+};
+
 template <class Source>
 concept can_be_waited_for_with_others = can_be_waited_for<Source> && case_of<Source>::lasting;
 
@@ -177,7 +193,7 @@ class popping final : public detail::case_in_line<typename detail::hand_over<T>:
     return item_.has_value() || core_.closed();
   }
   void enlist(detail::waiter& w) override { this->stand_in(core_.poppers(), w); }
-  bool was_woken() override {
+  bool was_told() override {
     keep(std::move(this->place_->item));
     return true;
   }
@@ -211,7 +227,7 @@ class pushing final : public detail::case_in_line<typename detail::hand_over<T>:
     return pushed_ || core_.closed();
   }
   void enlist(detail::waiter& w) override { this->stand_in(core_.pushers(), w, item_); }
-  bool was_woken() override {
+  bool was_told() override {
     pushed_ = this->place_->taken;
     return true;
   }
@@ -237,6 +253,14 @@ requires(sizeof...(Sources) > 0)
       cases);
 }
 
+// The same for a range of them, all of one kind. std::invalid_argument for an empty one.
+template <std::ranges::forward_range Range>
+requires detail::can_be_waited_for<std::ranges::range_value_t<Range>>
+[[nodiscard]] std::optional<std::size_t> wait_any(deadline until, Range&& sources) {
+  detail::cases_of<Range> cases(sources);
+  return detail::wait_for_any(cases.all, until);
+}
+
 // Parks until each of them has been there: fibers, futures, events, latches. An event counts also where it is
 // cleared before the others are there. False where the deadline came first.
 template <detail::can_be_waited_for_with_others... Sources>
@@ -248,6 +272,14 @@ requires(sizeof...(Sources) > 0) [[nodiscard]] bool wait_all(deadline until, Sou
         return detail::wait_for_all(all, until);
       },
       cases);
+}
+
+// The same for a range; of an empty one all are there.
+template <std::ranges::forward_range Range>
+requires detail::can_be_waited_for_with_others<std::ranges::range_value_t<Range>>
+[[nodiscard]] bool wait_all(deadline until, Range&& sources) {
+  detail::cases_of<Range> cases(sources);
+  return detail::wait_for_all(cases.all, until);
 }
 
 }  // namespace annulet

@@ -18,10 +18,13 @@ class [[gnu::visibility("default")]] wait_case {
   virtual void enlist(waiter & w) = 0;
   // Where it stands; null where it does not.
   [[nodiscard]] virtual const wait_place* place() const noexcept = 0;
-  // It was woken there. False where that was a hint, and nothing is there after all.
-  virtual bool was_woken() { return true; }
+  // It was woken there, or, where it hears by hints, has heard one. Whether what it is for is there.
+  virtual bool was_told() { return true; }
+  // It was woken there as closed.
+  [[noreturn]] virtual void throw_closed(const char* call) const;
   // The wait is over, however it ended.
   virtual void leave() noexcept = 0;
+  [[nodiscard]] virtual bool hears_hints() const noexcept { return false; }
   // Whether something outside this thread can end the wait.
   [[nodiscard]] virtual bool is_outside() const noexcept { return false; }
 

@@ -37,7 +37,9 @@ class waiter;
 // things has one in each. They leave all their lines together.
 class wait_place : public list_hook<> {
  public:
-  explicit wait_place(waiter& of) noexcept : waiter_(of) {}
+  // `is_hint`: what is said here may come to nothing. Then the fiber runs and looks, but stays in all its
+  // lines, where it may be woken meanwhile.
+  explicit wait_place(waiter& of, bool is_hint = false) noexcept : waiter_(of), is_hint_(is_hint) {}
 
   // Wakes the waiter, which then knows that it was here; or, where it is to hear from more of its places,
   // leaves this line. Nobody whose place is in a line has been woken.
@@ -48,6 +50,7 @@ class wait_place : public list_hook<> {
   friend class waiter;
   waiter& waiter_;
   wait_place* next_of_waiter_ = nullptr;
+  const bool is_hint_;
 };
 
 class waiter : public wait_place, private timer_node {
@@ -63,6 +66,8 @@ class waiter : public wait_place, private timer_node {
   void stand_in(wait_place& place) noexcept { place.next_of_waiter_ = std::exchange(places_, &place); }
   // It is woken as ready only when that has been said in so many of its places.
   void await(std::size_t places) noexcept { awaited_ = places; }
+  // Whether the fiber runs because of a hint, and was not woken. It waits on by parking again.
+  [[nodiscard]] bool was_hinted() const noexcept { return why_ == wake_reason::none; }
   // Where it was woken, if it was in a line.
   [[nodiscard]] const wait_place* woken_in() const noexcept { return woken_in_; }
 
@@ -78,10 +83,15 @@ class waiter : public wait_place, private timer_node {
   std::size_t awaited_ = 1;
   wake_reason why_ = wake_reason::none;
   bool interruptible_ = true;
+  bool hinted_ = false;  // the fiber is ready, or runs, without having been woken
+
+  void hint() noexcept;
 };
 
 inline void wait_place::wake(wake_reason why) noexcept {
-  if (waiter_.awaited_ != 1 && why == wake_reason::ready) {
+  if (is_hint_ && why == wake_reason::ready) {
+    waiter_.hint();
+  } else if (waiter_.awaited_ != 1 && why == wake_reason::ready) {
     --waiter_.awaited_;
     unlink();
   } else if (waiter_.wake(why)) {

@@ -65,8 +65,9 @@ std::span<const ready_record> selector_impl::select(deadline until) {
   }
 }
 
-bool selector_impl::has_ready() {
-  hub_core& hub = unparked("wait_any on a selector");
+bool selector_impl::has_ready(const wait_place* who) {
+  constexpr const char* call = "wait_any on a selector";
+  hub_core& hub = who != nullptr && who == parked_ ? open(call) : unparked(call);
   const bool any = !look(hub).empty();
   hub.io().flush_changes();
   return any;

@@ -255,16 +255,15 @@ class case_of<basic_selector<Data>> final : public wait_case {
   static constexpr bool lasting = false;
 
   explicit case_of(basic_selector<Data>& s) noexcept : core_(s.core_) {}
-  bool take() override { return core_->has_ready(); }
+  bool take() override { return core_->has_ready(nullptr); }
   void enlist(waiter& w) override {
-    w.stand_in(place_.emplace(w));
+    w.stand_in(place_.emplace(w, true));
     core_->tell(&*place_);
   }
   [[nodiscard]] const wait_place* place() const noexcept override { return place_ ? &*place_ : nullptr; }
-  bool was_woken() override {
-    core_->tell(nullptr);
-    return core_->has_ready();
-  }
+  bool was_told() override { return core_->has_ready(&*place_); }
+  [[noreturn]] void throw_closed(const char* call) const override { selector_core::throw_closed(call); }
+  [[nodiscard]] bool hears_hints() const noexcept override { return true; }
   void leave() noexcept override {
     core_->tell(nullptr);
     place_.reset();

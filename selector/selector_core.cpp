@@ -44,7 +44,7 @@ void selector_core::throw_not_registered(const file_reference& file) {
   throw key_error("annulet: selector: " + number_text(file.fd) + " is not registered");
 }
 
-void selector_impl::throw_closed(const char* call) {
+void selector_core::throw_closed(const char* call) {
   throw std::runtime_error(std::string("annulet: ") + call + ": selector is closed");
 }
 

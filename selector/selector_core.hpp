@@ -65,10 +65,11 @@ class selector_core : public counted {
   [[nodiscard]] virtual any_record get_key(const file_reference& file) const = 0;
   virtual void close() = 0;
 
-  // For who waits for other things too. Whether select() has something to report; does not park.
-  virtual bool has_ready() = 0;
-  // Who hears when it may have, or null. In the place of a parked select.
+  // For who waits for other things too, in the place of a parked select: who hears when there may be
+  // something to report; null when he has left.
   virtual void tell(wait_place* who) noexcept = 0;
+  // Whether select() has something to report. For him, or where nobody is parked. Does not park.
+  virtual bool has_ready(const wait_place* who) = 0;
 
   // For mappings; a closed selector's is empty.
   [[nodiscard]] virtual std::size_t size() const = 0;
@@ -78,6 +79,7 @@ class selector_core : public counted {
   [[nodiscard]] virtual any_record at_place(std::size_t place) const = 0;
 
   [[noreturn]] static void throw_not_registered(const file_reference& file);
+  [[noreturn, gnu::cold]] static void throw_closed(const char* call);
 };
 
 }  // namespace detail

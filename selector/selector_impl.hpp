@@ -26,8 +26,8 @@ class selector_impl final : public selector_core {
   std::span<const ready_record> select(deadline until) override;
   [[nodiscard]] any_record get_key(const file_reference& file) const override;
   void close() override;
-  bool has_ready() override;
   void tell(wait_place* who) noexcept override { parked_ = who; }
+  bool has_ready(const wait_place* who) override;
   [[nodiscard]] std::size_t size() const override;
   [[nodiscard]] any_record find(const file_reference& file) const override;
   [[nodiscard]] std::size_t places() const override;
@@ -55,7 +55,6 @@ class selector_impl final : public selector_core {
     }
     return hub;
   }
-  [[noreturn, gnu::cold]] static void throw_closed(const char* call);
   [[noreturn, gnu::cold]] static void throw_parked(const char* call);
   void forget(registration& r) noexcept;
   std::span<const ready_record> look(hub_core& hub);

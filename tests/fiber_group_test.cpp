@@ -387,3 +387,18 @@ TEST_CASE("calls on an empty group starve nobody") {
     CHECK(ran);
   }
 }
+
+TEST_CASE("kill_and_join ends those too that waited for room, and leaves none") {
+  driven world;
+  fiber_group group(1);
+  bool ran = false;
+  group.spawn([] { this_fiber::sleep_for(1h); });
+  auto waits = spawn([&] { return group.spawn([&] { ran = true; }); });
+  auto waits_too = spawn([&] { return group.spawn([&] { ran = true; }); });
+  this_fiber::yield();
+  group.kill_and_join();
+  CHECK(group.empty());
+  CHECK(waits.get());
+  CHECK(waits_too.get());
+  CHECK_FALSE(ran);
+}

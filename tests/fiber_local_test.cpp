@@ -5,15 +5,18 @@
 #include <annulet/runtime/this_fiber.hpp>
 
 #include "support/cancelled.hpp"
+#include "support/child.hpp"
 #include "support/driven_clock.hpp"
 
 #include <doctest/doctest.h>
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 using annulet::fiber_local;
@@ -201,4 +204,56 @@ TEST_CASE("a result that uses a fiber-local when nobody wants it leaves none beh
   spawn([&] { return result(&kept, watched); }).detach();
   this_fiber::yield();
   CHECK(watched.use_count() == 1);
+}
+
+TEST_CASE("a destructor finds the value that it destroys") {
+  driven world;
+  struct id {
+    int number = 7;
+    fiber_local<id>* mine = nullptr;
+    int* seen = nullptr;
+    id() = default;
+    id(id&&) = default;
+    ~id() {
+      if (seen != nullptr) {
+        *seen = (*mine)->number;
+      }
+    }
+  };
+  fiber_local<id> current;
+  int seen = 0;
+  spawn([&] {
+    current->mine = &current;
+    current->seen = &seen;
+  }).join();
+  CHECK(seen == 7);
+}
+
+TEST_CASE("values that make each other anew are given up after some rounds, and that is said") {
+  const auto end = annulet_test::in_child([] {
+    driven world;
+    struct maker {
+      fiber_local<maker>* other = nullptr;
+      maker() = default;
+      explicit maker(fiber_local<maker>* o) : other(o) {}
+      maker(maker&& m) noexcept : other(std::exchange(m.other, nullptr)) {}
+      ~maker() {
+        if (other != nullptr) {
+          (void)**other;
+        }
+      }
+    };
+    fiber_local<maker>* second = nullptr;
+    fiber_local<maker> a([&] { return maker(second); });
+    fiber_local<maker> b([&] { return maker(&a); });
+    second = &b;
+    spawn([&] { (void)*a; }).join();
+    return true;
+  });
+  CHECK(end.exit == 0);
+  CHECK(end.says("fiber_local"));
+}
+
+TEST_CASE("a variable without a function for first values is refused") {
+  CHECK_THROWS_AS(fiber_local<int>(std::function<int()>()), std::invalid_argument);
 }

@@ -14,6 +14,7 @@
 #include <doctest/doctest.h>
 
 #include <atomic>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -250,4 +251,31 @@ TEST_CASE("while a hub ends its fibers may still wait for what other threads pro
   }
   keeper.join();
   CHECK(log == "got 6");
+}
+
+TEST_CASE(
+    "a value that nobody fetched ends with the last who has promise or future, never in the hub's wait") {
+  annulet::hub home;
+  struct told {
+    std::uint64_t* by = nullptr;  // the fiber that destroys it
+    explicit told(std::uint64_t* where) : by(where) {}
+    told(told&& other) noexcept : by(std::exchange(other.by, nullptr)) {}
+    ~told() {
+      if (by != nullptr) {
+        *by = this_fiber::id();
+      }
+    }
+  };
+  for (int round = 0; round < 100; ++round) {
+    std::uint64_t destroyed_by = 0;
+    promise<told> p;
+    auto waits = spawn([f = p.get_future()]() mutable { return killed_in([&] { (void)f.get(); }); });
+    this_fiber::yield();
+    std::thread([&, p = std::move(p)]() mutable { p.set_value(told(&destroyed_by)); }).join();
+    waits.kill();  // before the hub has taken in the ring, which then finds nobody
+    const std::uint64_t waiter = waits.id();
+    CHECK(waits.get());
+    CHECK(destroyed_by == waiter);
+    this_fiber::sleep_for(10us);
+  }
 }

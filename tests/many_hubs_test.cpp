@@ -84,8 +84,8 @@ TEST_CASE("messages between the fibers of four threads, in all directions, come 
   std::atomic<std::size_t> there{0};
   std::atomic<std::size_t> done{0};
   annulet::run_on_all_cores(
-      [&](std::size_t self) {
-        stations[self].address = annulet::hub::handle_of_this_thread();
+      [&](annulet::hub& home, std::size_t self) {
+        stations[self].address = home.handle();
         for (++there; there != threads;) {
           annulet::this_fiber::yield();
         }

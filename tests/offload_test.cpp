@@ -238,3 +238,38 @@ TEST_CASE("a thread without a hub, and one of the pool's, cannot offload") {
   hub home;
   CHECK_THROWS_AS(offload([] { offload([] {}); }), annulet::no_hub);
 }
+
+TEST_CASE("one that has ended when its fiber is killed leaves nothing behind") {
+  hub home;
+  const auto watched = std::make_shared<int>(0);
+  for (int round = 0; round < 50; ++round) {
+    std::atomic<bool> called{false};
+    auto offloads = spawn([&] {
+      return killed_in([&] {
+        (void)offload([&called, watched] {
+          called = true;
+          return watched;
+        });
+      });
+    });
+    this_fiber::yield();
+    while (!called) {
+    }
+    ::usleep(500);  // it has ended most likely, and the hub has not looked
+    offloads.kill();
+    CHECK(offloads.get());
+  }
+  while (watched.use_count() != 1) {
+    this_fiber::sleep_for(100us);
+  }
+}
+
+TEST_CASE("with a deadline in the past nothing is called") {
+  hub home;
+  std::atomic<int> calls{0};
+  for (int i = 0; i < 100; ++i) {
+    CHECK_THROWS_AS(offload([&] { ++calls; }, -1ms), annulet::deadline_passed);
+  }
+  this_fiber::sleep_for(1ms);
+  CHECK(calls == 0);
+}

@@ -40,12 +40,13 @@ TEST_CASE("each call has its own thread, its number and a hub, the first on the 
   pid_t of_first = 0;
   std::atomic<unsigned> inside{0};
   run_on_all_cores(
-      [&](std::size_t core) {
+      [&](annulet::hub& home, std::size_t core) {
         ++inside;
         while (inside != 3) {  // all at the same time
           this_fiber::yield();
         }
         CHECK(annulet::spawn([] { return 1; }).get() == 1);
+        CHECK(home.fiber_count() == 0);
         const std::lock_guard lock(mutex);
         threads.insert(::gettid());
         numbers.insert(core);
@@ -63,14 +64,14 @@ TEST_CASE("each call has its own thread, its number and a hub, the first on the 
 TEST_CASE("by default there are as many as this thread may use CPUs") {
   const cpu_set_t mine = cpus_of_this_thread();
   std::atomic<int> calls{0};
-  run_on_all_cores([&](std::size_t) { ++calls; });
+  run_on_all_cores([&](annulet::hub&, std::size_t) { ++calls; });
   CHECK(calls == CPU_COUNT(&mine));
 }
 
 TEST_CASE("pinned ones stay on a CPU each, in turn, and the calling thread gets its CPUs back") {
   const cpu_set_t before = cpus_of_this_thread();
   std::array<cpu_set_t, 4> seen{};
-  run_on_all_cores([&](std::size_t core) { seen[core] = cpus_of_this_thread(); },
+  run_on_all_cores([&](annulet::hub&, std::size_t core) { seen[core] = cpus_of_this_thread(); },
                    {.count = 4, .pinned = true});
   const auto cpus = static_cast<std::size_t>(CPU_COUNT(&before));
   for (std::size_t i = 0; i < seen.size(); ++i) {
@@ -84,7 +85,7 @@ TEST_CASE("pinned ones stay on a CPU each, in turn, and the calling thread gets 
 TEST_CASE("the first error in time is thrown when all have ended") {
   std::atomic<unsigned> ended{0};
   CHECK_THROWS_WITH_AS(run_on_all_cores(
-                           [&](std::size_t core) {
+                           [&](annulet::hub&, std::size_t core) {
                              if (core == 1) {
                                throw std::runtime_error("the second");
                              }
@@ -98,12 +99,13 @@ TEST_CASE("the first error in time is thrown when all have ended") {
 
 TEST_CASE("what cannot be begins nothing") {
   bool called = false;
-  const auto call = [&](std::size_t) { called = true; };
+  const auto call = [&](annulet::hub&, std::size_t) { called = true; };
   CHECK_THROWS_AS(run_on_all_cores(call, {.count = 5000}), std::invalid_argument);
   CHECK_THROWS_AS(run_on_all_cores(call, {.count = 3, .hub = {.look_every = 0}}), std::invalid_argument);
   {
     const annulet::hub home;
     CHECK_THROWS_AS(run_on_all_cores(call), std::logic_error);
   }
+  CHECK_THROWS_WITH_AS(run_on_all_cores({}), doctest::Contains("no function"), std::invalid_argument);
   CHECK_FALSE(called);
 }

@@ -108,8 +108,8 @@ TEST_CASE(
   send_byte(pair.second.get());
   CHECK(sel->select(limit).size() == 1);
   drain(pair.first.get());
-  auto closed =
-      spawn([&] { CHECK_THROWS_WITH((void)wait_any(limit, flag, *sel), doctest::Contains("destroyed")); });
+  auto closed = spawn(
+      [&] { CHECK_THROWS_WITH((void)wait_any(limit, flag, *sel), doctest::Contains("selector is closed")); });
   annulet::this_fiber::yield();
   sel.reset();
   closed.get();
@@ -124,6 +124,62 @@ TEST_CASE("a fiber that waits for a selector can be woken from outside, so it is
   std::thread other([&] { send_byte(pair.second.get()); });
   CHECK(wait_any(annulet::deadline::never(), flag, sel) == 1u);
   other.join();
+}
+
+TEST_CASE("a hint that comes to nothing leaves the fiber in its lines, in its place") {
+  hub home;
+  selector sel;
+  annulet::queue<int> items(1);
+  const socket_pair pair = make_socket_pair();
+  const int fd = pair.first.get();
+  sel.register_(fd, io_event::read);
+  annulet::popping item(items);
+  auto first = spawn([&] { return wait_any(limit, sel, item); });
+  annulet::this_fiber::yield();
+  auto second = spawn([&] { return items.pop(); });
+  annulet::this_fiber::yield();
+  sel.modify(fd, both), sel.modify(fd, io_event::read);  // a hint
+  annulet::this_fiber::yield();
+  CHECK_FALSE(first.done());
+  items.push(1);
+  CHECK(first.get() == 1u);
+  CHECK(item.item() == 1);
+  items.push(2);
+  CHECK(second.get() == 2);
+}
+
+TEST_CASE("between a hint and the fiber's run it is woken, killed, late and closed on as ever") {
+  hub home;
+  selector sel;
+  const socket_pair pair = make_socket_pair();
+  const int fd = pair.first.get();
+  sel.register_(fd, io_event::read);
+  const auto hint = [&] { sel.modify(fd, both), sel.modify(fd, io_event::read); };
+  std::optional<event> flag(std::in_place);
+  auto destroyed = spawn([&] { CHECK_THROWS_AS((void)wait_any(limit, sel, *flag), std::logic_error); });
+  annulet::this_fiber::yield();
+  hint();
+  flag.reset();
+  destroyed.get();
+  flag.emplace();
+  auto woken = spawn([&] { return wait_any(limit, sel, *flag); });
+  annulet::this_fiber::yield();
+  hint();
+  flag->set();
+  hint();
+  CHECK(woken.get() == 1u);
+  flag->clear();
+  auto killed = spawn([&] { return killed_in([&] { (void)wait_any(limit, sel, *flag); }); });
+  annulet::this_fiber::yield();
+  hint();
+  killed.kill();
+  CHECK(killed.get());
+  auto late = spawn([&] { return wait_any(2ms, sel, *flag); });
+  annulet::this_fiber::yield();
+  hint();
+  annulet::this_fiber::yield();
+  CHECK_FALSE(late.get().has_value());
+  CHECK(look(sel).empty());
 }
 
 TEST_CASE("only what lasts can be waited for with others") {

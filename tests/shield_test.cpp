@@ -10,9 +10,11 @@
 
 #include <doctest/doctest.h>
 
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 using annulet::shield;
 using annulet::spawn;
@@ -106,6 +108,22 @@ TEST_CASE("a fiber may shield itself after its own kill, and in an unwinding") {
   CHECK(items.pop(1s) == 1);
   CHECK(items.pop(1s) == 2);
   CHECK_THROWS_AS(kills_itself.get(), annulet::fiber_failed);
+}
+
+TEST_CASE("many shields are as good as one") {
+  driven world;
+  std::vector<std::unique_ptr<shield>> many(70'000);
+  auto shielded = spawn([&] {
+    for (auto& each : many) {
+      each = std::make_unique<shield>();
+    }
+    this_fiber::sleep_for(1ms);
+    many.clear();
+    return killed_in([] { this_fiber::yield(); });
+  });
+  this_fiber::yield();
+  shielded.kill();
+  CHECK(shielded.get());
 }
 
 TEST_CASE("a shield on a thread without a hub is refused") { CHECK_THROWS_AS(shield(), annulet::no_hub); }

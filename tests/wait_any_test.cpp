@@ -14,6 +14,7 @@
 #include <stdexcept>
 #include <thread>
 #include <utility>
+#include <vector>
 
 using annulet::channel;
 using annulet::deadline;
@@ -291,6 +292,34 @@ TEST_CASE("a fiber that always finds what it waits for does not starve others") 
     (void)wait_all(0ms, flag);
   }
   CHECK_FALSE(ran);
+}
+
+TEST_CASE("a range is waited for like a list") {
+  driven world;
+  std::vector<annulet::fiber<void>> fibers;
+  for (const int ms : {3, 1, 2}) {
+    fibers.push_back(spawn([ms] { this_fiber::sleep_for(std::chrono::milliseconds(ms)); }));
+  }
+  CHECK(wait_any(1h, fibers) == 1u);
+  CHECK(world.clock.since_start() == 1ms);
+  CHECK_FALSE(wait_all(1ms, fibers));
+  CHECK(wait_all(1h, fibers));
+  CHECK(world.clock.since_start() == 3ms);
+  CHECK(wait_all(1h, std::vector<annulet::fiber<void>>()));
+  CHECK_THROWS_AS((void)wait_any(1h, std::vector<annulet::fiber<void>>()), std::invalid_argument);
+}
+
+TEST_CASE("a popping that another fiber waits with is refused, also where there is an item") {
+  driven world;
+  queue<int> items(2);
+  queue<int> others(1);
+  popping item(items);
+  popping other(others);
+  auto waits = spawn([&] { return wait_any(1h, other, item); });
+  this_fiber::yield();
+  CHECK_THROWS_AS((void)wait_any(0ms, item), std::logic_error);
+  items.push(1);
+  CHECK(waits.get() == 1u);
 }
 
 TEST_CASE("what cannot work is refused in words") {

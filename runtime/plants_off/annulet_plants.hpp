@@ -17,4 +17,8 @@ enum class plant {
 
 constexpr bool planted(plant) noexcept { return false; }
 
+class control_block;
+// Not a bug: whether a test wants the fiber killed as soon as it has parked.
+constexpr bool killed_at_this_park(const control_block&) noexcept { return false; }
+
 }  // namespace annulet::detail

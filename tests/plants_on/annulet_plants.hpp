@@ -27,4 +27,15 @@ inline bool planted(plant which) noexcept {
   return plant_every[i] != 0 && ++plant_asked[i] % plant_every[i] == 0;
 }
 
+class control_block;
+
+// A fiber that is killed at one of its parks, counted from 1. One thread.
+inline const control_block* killed_fiber = nullptr;
+inline unsigned killed_at_park = 0;
+inline unsigned parks_seen = 0;
+
+inline bool killed_at_this_park(const control_block& fiber) noexcept {
+  return &fiber == killed_fiber && ++parks_seen == killed_at_park;
+}
+
 }  // namespace annulet::detail

@@ -100,7 +100,7 @@ class group_stage final : public stage {
     if (is_member(me)) {
       return answer{outcome::misuse};
     }
-    return members_.empty() ? model_.ends_at_once(me, {}) : model_.waits(me, for_the_last_, until);
+    return taken_ == 0 ? model_.ends_at_once(me, {}) : model_.waits(me, for_the_last_, until);
   }
   void get(task_id me) {
     const limit until = some_limit();
@@ -119,8 +119,8 @@ class group_stage final : public stage {
     if (error_) {
       return answer{outcome::thrown, *std::exchange(error_, std::nullopt)};
     }
-    return members_.empty() ? model_.ends_at_once(me, {})
-                            : model_.waits(me, for_an_error_, until, outcome::deadline_passed);
+    return taken_ == 0 ? model_.ends_at_once(me, {})
+                       : model_.waits(me, for_an_error_, until, outcome::deadline_passed);
   }
   void give() override {
     kill_members();
@@ -142,7 +142,7 @@ class group_stage final : public stage {
       return answer{outcome::misuse};
     }
     kill_members();
-    if (members_.empty()) {
+    if (taken_ == 0) {
       return model_.ends_at_once(me, {});
     }
     ending_ = true;
@@ -210,10 +210,7 @@ class group_stage final : public stage {
       error_ = failed;
     }
     std::erase(members_, me);
-    if (!model_.serve_first(for_room_)) {
-      --taken_;
-    }
-    if (members_.empty()) {
+    if (!model_.serve_first(for_room_) && --taken_ == 0) {
       ending_ = false;
       model_.serve_all(for_the_last_);
       model_.serve_all(for_an_error_);
