@@ -8,6 +8,7 @@ class harness;
 
 void bench_switch(harness& run);
 void bench_spawn_join(harness& run);
+void bench_skynet(harness& run);
 void bench_ping_pong(harness& run);
 void bench_sel_active(harness& run);
 void bench_sel_park(harness& run);

@@ -133,6 +133,14 @@ void meter::client_slept(double times_an_operation) {
   cost_.client_sleeps = times_an_operation * static_cast<double>(cost_.operations);
 }
 
+void meter::took(double wall_ns, std::optional<double> cpu_ns) {
+  const auto operations = static_cast<double>(cost_.operations);
+  cost_.wall_ns = wall_ns * operations;
+  if (cpu_ns) {
+    cost_.cpu_ns = cost_.rusage_ns = *cpu_ns * operations;
+  }
+}
+
 const sample& meter::result() const {
   if (cost_.operations == 0) {
     fail("a turn ended without a measurement");
@@ -185,7 +193,8 @@ void harness::hold(const contest& what) {
   }
 
   std::vector<series> measured(all.size());
-  for (int round = 0; round < options_.pairs(); ++round) {
+  const int pairs = std::min(options_.pairs(), what.pairs_at_most.value_or(options_.pairs()));
+  for (int round = 0; round < pairs; ++round) {
     for (std::size_t i = 0; i < all.size(); ++i) {
       const std::size_t turn = round % 2 == 0 ? i : all.size() - 1 - i;
       measured[turn].add(run_turn(all[turn], operations[turn], what.charged));

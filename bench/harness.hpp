@@ -44,7 +44,11 @@ class meter {
 
   void start();
   void stop(std::uint64_t operations);
-  void client_slept(double times_an_operation);  // after stop
+  // After stop:
+  void client_slept(double times_an_operation);
+  // What an operation took is this and not the mean of what was timed here: a percentile of it, or the
+  // figures of another process, which has measured itself.
+  void took(double wall_ns, std::optional<double> cpu_ns = {});
   const sample& result() const;
 
  private:
@@ -97,6 +101,7 @@ struct contest {
   accounting charged = accounting::thread;
   std::optional<std::size_t> reference = {};    // the baseline that each contender is held against in print
   double turn_length = 1;                       // times run_options::turn_ns()
+  std::optional<int> pairs_at_most = {};        // where a turn takes seconds
   std::optional<double> syscalls_at_most = {};  // of the subject, an operation
   std::optional<double> parks_at_least = {};    // an operation; below it the figures mean nothing
 };

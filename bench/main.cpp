@@ -28,6 +28,7 @@ struct workload {
 constexpr workload workloads[] = {
     {"switch", bench::bench_switch, "2, 1,000 and 100,000 fibers that yield: raw jump_fcontext, Boost.Fiber"},
     {"spawn_join", bench::bench_spawn_join, "an empty fiber: Boost.Fiber, std::thread"},
+    {"skynet", bench::bench_skynet, "a tree of 1,111,111 fibers that sum: Boost.Fiber, Go (a minute)"},
     {"ping_pong", bench::bench_ping_pong, "channel, queue, mutex, semaphore: Boost.Fiber, threads"},
     {"sel_active", bench::bench_sel_active, "few active of many: epoll, libev, libevent, libuv"},
     {"sel_park", bench::bench_sel_park, "CPU of a wait that sleeps: epoll"},
