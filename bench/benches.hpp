@@ -11,6 +11,7 @@ void bench_spawn_join(harness& run);
 void bench_skynet(harness& run);
 void bench_ping_pong(harness& run);
 void bench_timers_1m(harness& run);
+void bench_wake(harness& run);
 void bench_sel_active(harness& run);
 void bench_sel_park(harness& run);
 void bench_sel_scale(harness& run);

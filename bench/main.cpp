@@ -31,6 +31,7 @@ constexpr workload workloads[] = {
     {"skynet", bench::bench_skynet, "a tree of 1,111,111 fibers that sum: Boost.Fiber, Go (a minute)"},
     {"ping_pong", bench::bench_ping_pong, "channel, queue, mutex, semaphore: Boost.Fiber, threads"},
     {"timers_1m", bench::bench_timers_1m, "a million timers that fire or are cancelled: libuv, libev"},
+    {"wake", bench::bench_wake, "a fiber that another thread wakes: eventfd and epoll, futexes"},
     {"sel_active", bench::bench_sel_active, "few active of many: epoll, libev, libevent, libuv"},
     {"sel_park", bench::bench_sel_park, "CPU of a wait that sleeps: epoll"},
     {"sel_scale", bench::bench_sel_scale, "1 active, up to 9,900 idle: poll, select, epoll"},
