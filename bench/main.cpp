@@ -28,7 +28,7 @@ struct workload {
 constexpr workload workloads[] = {
     {"switch", bench::bench_switch, "2, 1,000 and 100,000 fibers that yield: raw jump_fcontext, Boost.Fiber"},
     {"spawn_join", bench::bench_spawn_join, "an empty fiber: Boost.Fiber, std::thread"},
-    {"skynet", bench::bench_skynet, "a tree of 1,111,111 fibers that sum: Boost.Fiber, Go (a minute)"},
+    {"skynet", bench::bench_skynet, "a tree of 1,111,111 fibers that sum: Boost.Fiber, Go (some minutes)"},
     {"ping_pong", bench::bench_ping_pong, "channel, queue, mutex, semaphore: Boost.Fiber, threads"},
     {"timers_1m", bench::bench_timers_1m, "a million timers that fire or are cancelled: libuv, libev"},
     {"wake", bench::bench_wake, "a fiber that another thread wakes: eventfd and epoll, futexes"},
