@@ -53,6 +53,7 @@ struct firing {
 
 class annulet_timers {
  public:
+  annulet_timers() { queue_.make_room(count); }
   void begin(std::uint64_t past_ms) {
     now_ms_ = past_ms;
     seen_ = {};

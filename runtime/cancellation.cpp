@@ -5,6 +5,7 @@
 namespace annulet {
 
 timeout::timeout(deadline limit) : timer_node(&expire), fiber_(detail::scheduler::here("timeout").running()) {
+  detail::scheduler::current()->claim_guard();
   if (limit.is_past()) {
     come_due();
   } else if (!limit.is_never()) {
@@ -12,7 +13,12 @@ timeout::timeout(deadline limit) : timer_node(&expire), fiber_(detail::scheduler
   }
 }
 
-timeout::~timeout() { cancel(); }
+timeout::~timeout() {
+  cancel();
+  if (detail::scheduler* const owner = fiber_.owner.load(std::memory_order_relaxed)) {
+    owner->give_back_guard();
+  }
+}
 
 void timeout::cancel() noexcept {
   if (armed()) {

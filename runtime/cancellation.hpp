@@ -41,7 +41,7 @@ class timeout_expired {
 };
 
 // Bounds everything that the fiber does while the guard lives. Guards nest. Pinned, and destroyed by the
-// fiber that made it. Throws no_hub on a thread without one. Does not park.
+// fiber that made it. Throws no_hub on a thread without one, and std::bad_alloc. Does not park.
 class timeout : private detail::timer_node, private detail::list_hook<detail::expired_tag> {
  public:
   explicit timeout(deadline limit);

@@ -42,6 +42,7 @@ scheduler::scheduler(idle_source& outside, const scheduler_options& options)
   }
   stack_pool::release(stacks_->acquire(options.stack_size));  // refuses now what no spawn could have
   ready_.make_room(1);
+  make_room_for_timers(0, 0);
   main_.owner = this;
   main_.id = next_id_++;
   main_.state = fiber_state::running;
@@ -78,6 +79,7 @@ stack scheduler::claim_stack(std::size_t size) {
   try {
     // Every stack that is out may become a ready fiber, those too whose fibers are still being made.
     ready_.make_room(stacks_->in_use() + 1);
+    make_room_for_timers(stacks_->in_use(), guards_);
   } catch (...) {
     stack_pool::release(memory);
     throw;

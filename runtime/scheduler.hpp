@@ -110,6 +110,12 @@ class scheduler {
   // How many switches there are between two looks at the world outside.
   [[nodiscard]] unsigned look_every() const noexcept { return options_.look_every; }
   timer_queue& timers() noexcept { return timers_; }
+  // Room among the timers for a guard. Claiming may throw std::bad_alloc, and has then changed nothing.
+  void claim_guard() {
+    make_room_for_timers(stacks_->in_use(), guards_ + 1);
+    ++guards_;
+  }
+  void give_back_guard() noexcept { --guards_; }
   // For other threads, which may keep it.
   [[nodiscard]] std::shared_ptr<door> way_in() const noexcept { return outside_.way_in(); }
 
@@ -144,6 +150,10 @@ class scheduler {
   static void enter(void* stopped_at, void* from) noexcept;
   void run_body(control_block& self) noexcept;
   void finish(control_block& self) noexcept;
+  // One timer for each fiber, with main's, and one for each guard.
+  void make_room_for_timers(std::size_t spawned, std::size_t guards) {
+    timers_.make_room(spawned + 1 + guards);
+  }
   static void discard_locals(control_block& fiber) noexcept;
   static void discard_result(control_block& fiber) noexcept;
   static void free_stack(control_block& fiber) noexcept;
@@ -171,6 +181,7 @@ class scheduler {
   scheduler_options options_;
   idle_source& outside_;
   timer_queue timers_;
+  std::size_t guards_ = 0;
   stack_pool::owner stacks_;
   intrusive_list<control_block, all_fibers_tag> all_;  // done ones with a handle, too
   std::size_t alive_ = 0;                              // spawned and not done

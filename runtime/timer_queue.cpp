@@ -2,91 +2,73 @@
 
 #include "check.hpp"
 
+#include <algorithm>
+
 namespace annulet::detail {
 
-bool timer_queue::before(const timer_node& a, const timer_node& b) noexcept {
-  return a.when_ != b.when_ ? a.when_ < b.when_ : a.order_ < b.order_;
-}
-
-// Makes the later of two roots the first child of the earlier one. Both are without siblings.
-timer_node* timer_queue::merge(timer_node* a, timer_node* b) noexcept {
-  if (before(*b, *a)) {
-    timer_node* const earlier = b;
-    b = a;
-    a = earlier;
-  }
-  b->next_ = a->child_;
-  if (b->next_ != nullptr) {
-    b->next_->link_ = &b->next_;
-  }
-  b->link_ = &a->child_;
-  a->child_ = b;
-  return a;
-}
-
-// The two passes: neighbours are merged pairwise from the left, then the pairs into one from the right.
-timer_node* timer_queue::merge_siblings(timer_node* first) noexcept {
-  timer_node* pairs = nullptr;  // a stack through next_
-  while (first != nullptr) {
-    timer_node* const a = first;
-    timer_node* const b = a->next_;
-    first = b != nullptr ? b->next_ : nullptr;
-    a->next_ = nullptr;
-    timer_node* pair = a;
-    if (b != nullptr) {
-      b->next_ = nullptr;
-      pair = merge(a, b);
+// Puts the entry into the hole, or into one further up to which its elders have moved the hole.
+void timer_queue::sift_up(std::size_t hole, const entry& e) noexcept {
+  while (hole != 0) {
+    const std::size_t parent = (hole - 1) / children;
+    if (!before(e, heap_[parent])) {
+      break;
     }
-    pair->next_ = pairs;
-    pairs = pair;
+    put(hole, heap_[parent]);
+    hole = parent;
   }
-  timer_node* root = nullptr;
-  while (pairs != nullptr) {
-    timer_node* const pair = pairs;
-    pairs = pair->next_;
-    pair->next_ = nullptr;
-    root = root == nullptr ? pair : merge(root, pair);
-  }
-  return root;
+  put(hole, e);
 }
 
-void timer_queue::set_root(timer_node* node) noexcept {
-  root_ = node;
-  if (node != nullptr) {
-    node->link_ = &root_;
+void timer_queue::sift_down(std::size_t hole, const entry& e) noexcept {
+  for (;;) {
+    const std::size_t first = hole * children + 1;
+    if (first >= heap_.size()) {
+      break;
+    }
+    const std::size_t end = std::min(first + children, heap_.size());
+    std::size_t least = first;
+    for (std::size_t child = first + 1; child < end; ++child) {
+      least = before(heap_[child], heap_[least]) ? child : least;
+    }
+    if (!before(heap_[least], e)) {
+      break;
+    }
+    put(hole, heap_[least]);
+    hole = least;
   }
+  put(hole, e);
 }
 
 void timer_queue::arm(timer_node& node, std::int64_t when) noexcept {
   check(!node.armed(), "a timer was armed twice");
-  node.when_ = when;
-  node.order_ = armed_++;
-  node.child_ = nullptr;
-  node.next_ = nullptr;
-  set_root(root_ == nullptr ? &node : merge(root_, &node));
+  check(heap_.size() < heap_.capacity(), "a timer was armed for which no room was made");
+  const entry e{when, armed_++, &node};
+  heap_.push_back(e);
+  sift_up(heap_.size() - 1, e);
 }
 
 void timer_queue::disarm(timer_node& node) noexcept {
   if (!node.armed()) {
     return;
   }
-  *node.link_ = node.next_;
-  if (node.next_ != nullptr) {
-    node.next_->link_ = node.link_;
+  const std::size_t hole = node.at_;
+  node.at_ = timer_node::nowhere;
+  const entry last = heap_.back();
+  heap_.pop_back();
+  if (hole == heap_.size()) {
+    return;  // it was the last itself
   }
-  node.next_ = nullptr;
-  node.link_ = nullptr;
-  timer_node* const orphans = merge_siblings(node.child_);
-  node.child_ = nullptr;
-  if (orphans != nullptr) {
-    set_root(root_ == nullptr ? orphans : merge(root_, orphans));
+  if (hole != 0 && before(last, heap_[(hole - 1) / children])) {
+    sift_up(hole, last);
+  } else {
+    sift_down(hole, last);
   }
 }
 
 unsigned timer_queue::fire_due(std::int64_t now) noexcept {
   unsigned fired = 0;
-  while (root_ != nullptr && root_->when_ <= now) {
-    timer_node& due = *root_;
+  while (!heap_.empty() && heap_.front().when <= now) {
+    timer_node& due = *heap_.front().node;
     disarm(due);
     due.fire_(due);
     ++fired;

@@ -47,6 +47,8 @@ struct fixture {
   std::vector<int> fired;
   std::vector<std::unique_ptr<alarm_clock>> clocks;
 
+  fixture() { queue.make_room(1000); }
+
   alarm_clock& make() {
     clocks.push_back(std::make_unique<alarm_clock>(static_cast<int>(clocks.size()), fired));
     clocks.back()->queue = &queue;

@@ -300,7 +300,7 @@ class scheduler_model {
   }
   bool comes_out(task_id id) {
     task& t = tasks_[id];
-    if (std::exchange(t.giving_way, false) && pending(t)) {
+    if (std::exchange(t.giving_way, false) && pending(t) && t.in_flight == 0) {
       breaths_ = calls_between_breaths;
     }
     const std::function<bool()> what = std::exchange(t.goes_on, {});
