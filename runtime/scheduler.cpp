@@ -49,6 +49,7 @@ scheduler::scheduler(idle_source& outside, const scheduler_options& options)
   main_.set_name("main");
   all_.push_back(main_);
   current_ = this;
+  sanitize_thread();
 }
 
 scheduler::~scheduler() {
@@ -70,6 +71,7 @@ void scheduler::throw_no_hub(const char* call) {
 // The control block goes with it: all that it owned was destroyed by discard_result and the body's end.
 void scheduler::free_stack(control_block& fiber) noexcept {
   const stack memory = fiber.memory;
+  sanitize_end(fiber);
   static_cast<list_hook<all_fibers_tag>&>(fiber).unlink();
   stack_pool::release(memory);
 }
@@ -91,6 +93,7 @@ void scheduler::start(control_block& fiber, stack memory) noexcept {
   fiber.owner.store(this, std::memory_order_relaxed);
   fiber.id = next_id_++;
   fiber.memory = memory;
+  sanitize_start(fiber);
   auto* const top = reinterpret_cast<std::byte*>(&fiber);
   fiber.context = make_context(top, static_cast<std::size_t>(top - memory.memory.data()),
                                [](arrival from) { enter(from.fctx, from.data); });
@@ -272,6 +275,7 @@ void waiter::expire(timer_node& timer) noexcept { static_cast<waiter&>(timer).wa
 
 // The bottom frame of every fiber but main.
 void scheduler::enter(void* stopped_at, void* from) noexcept {
+  sanitize_arrival(nullptr, *static_cast<control_block*>(from));
   arrive(stopped_at, from);
   scheduler& here = *current_;
   *here.exceptions_ = {};

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "context.hpp"
+#include "sanitizer.hpp"
 #include "scheduler.hpp"
 
 #include <annulet_plants.hpp>
@@ -25,7 +26,9 @@ inline void scheduler::arrive(void* stopped_at, void* from) noexcept {
   self.saved_errno = *errno_;
   running_ = &next;
   next.state = fiber_state::running;
+  void* const sanitized = sanitize_departure(self, next);
   const arrival from = jump(next.context, &self);
+  sanitize_arrival(sanitized, *static_cast<control_block*>(from.data));
   arrive(from.fctx, from.data);
   *exceptions_ = self.exceptions;
   *errno_ = self.saved_errno;
