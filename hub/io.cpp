@@ -39,6 +39,7 @@ inline std::size_t count_of(const std::optional<io_result>& result, const io_cal
   if (!result || !result->ok()) [[unlikely]] {
     throw_outcome(result, call, step);
   }
+  detail::sanitize_after(call.way());
   return result->value();
 }
 

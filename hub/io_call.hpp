@@ -14,6 +14,7 @@
 #include "request.hpp"
 
 #include <annulet/runtime/deadline.hpp>
+#include <annulet/runtime/sanitizer.hpp>
 #include <annulet/runtime/scheduler.hpp>
 
 #include <cerrno>
@@ -22,6 +23,26 @@
 #include <utility>
 
 namespace annulet::detail {
+
+// What was done before a write was done before the read that finds it, by whatever thread: the thread
+// sanitizer has to be told that, for it sees none of our system calls. As it does for sockets by itself, any
+// write counts for any read. Their place is this variable, which is of no other use.
+inline constinit char tsan_transfers = 0;
+
+inline void sanitize_before(direction way) noexcept {
+  if constexpr (built_in == sanitizer::thread) {
+    if (way == direction::writing) {
+      __tsan_release(&tsan_transfers);
+    }
+  }
+}
+inline void sanitize_after(direction way) noexcept {
+  if constexpr (built_in == sanitizer::thread) {
+    if (way == direction::reading) {
+      __tsan_acquire(&tsan_transfers);
+    }
+  }
+}
 
 class io_call {
  public:
@@ -131,6 +152,7 @@ inline io_call::io_call(const file_ref& file, direction d, const char* name)
   if (hub_.fibers().due_to_breathe(1)) [[unlikely]] {
     let_others_run();
   }
+  sanitize_before(direction_);
 }
 
 // A descriptor's watch that has said nothing since the last try need not be asked again, unless the caller

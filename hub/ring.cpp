@@ -2,6 +2,7 @@
 
 #include <annulet/runtime/check.hpp>
 
+#include <cstddef>
 #include <cstring>
 #include <stdexcept>
 #include <string>
@@ -140,9 +141,30 @@ ring::ring(const hub_options& options, engine_info& info) {
     }
     try_nop(info);
   } catch (...) {
-    io_uring_queue_exit(&ring_);
+    tear_down();
     throw;
   }
+}
+
+// liburing maps and unmaps this memory by system calls of its own, which the thread sanitizer does not see:
+// it would hold the uses of two rings against each other where the later one has got the earlier one's pages.
+void ring::for_each_page(void (*fn)(void* page)) const noexcept {
+  constexpr std::size_t page = 4096;  // or more: then some are told twice
+  const auto each_of = [fn](void* start, std::size_t length) {
+    for (std::size_t at = 0; at < length; at += page) {
+      fn(static_cast<std::byte*>(start) + at);
+    }
+  };
+  each_of(ring_.sq.ring_ptr, ring_.sq.ring_sz);
+  each_of(ring_.cq.ring_ptr, ring_.cq.ring_sz);
+  each_of(ring_.sq.sqes, ring_.sq.ring_entries * sizeof(io_uring_sqe));
+}
+
+void ring::tear_down() noexcept {
+  if constexpr (built_in == sanitizer::thread) {
+    for_each_page(__tsan_release);
+  }
+  io_uring_queue_exit(&ring_);
 }
 
 // With the most of what is asked for that the kernel accepts. Leaves nothing behind where it throws.
@@ -157,6 +179,9 @@ void ring::set_up(const hub_options& options, engine_info& info) {
     engine_info made{"io_uring", s.names, {}, {}, 0, 0};  // before there is a ring, for memory may run out
     const int error = -io_uring_queue_init_params(options.sq_entries, &ring_, &params);
     if (error == 0) {
+      if constexpr (built_in == sanitizer::thread) {
+        for_each_page(__tsan_acquire);
+      }
       made.refused = std::move(info.refused);
       made.sq_entries = params.sq_entries;
       made.cq_entries = params.cq_entries;

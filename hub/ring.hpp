@@ -46,7 +46,7 @@ class ring {
   // Sets the ring up and has it carry out a request, to know that it serves. Throws ring_refused, or
   // std::system_error where descriptors ran out.
   ring(const hub_options& options, engine_info& info);
-  ~ring() { io_uring_queue_exit(&ring_); }
+  ~ring() { tear_down(); }
   ring(const ring&) = delete;
   ring& operator=(const ring&) = delete;
 
@@ -120,6 +120,9 @@ class ring {
 
  private:
   void set_up(const hub_options& options, engine_info& info);
+  void tear_down() noexcept;
+  // Of all that is shared with the kernel.
+  void for_each_page(void (*fn)(void* page)) const noexcept;
   void register_itself(engine_info& info);
   void try_nop(const engine_info& info);
   int enter(unsigned want, unsigned flags, __kernel_timespec* timeout) noexcept;

@@ -4,6 +4,8 @@
 
 #include "io_result.hpp"
 
+#include <annulet/runtime/sanitizer.hpp>
+
 #include <cerrno>
 #include <span>
 #include <type_traits>
@@ -14,6 +16,26 @@
 #include <unistd.h>
 
 namespace annulet::detail {
+
+template <class Arg>
+[[nodiscard]] long as_register(Arg argument) noexcept {
+  if constexpr (std::is_pointer_v<Arg>) {
+    return reinterpret_cast<long>(argument);
+  } else if constexpr (std::is_null_pointer_v<Arg>) {
+    return 0;
+  } else {
+    return static_cast<long>(argument);
+  }
+}
+
+// The thread sanitizer keeps a record of each number, and would hold the uses of its next file against those
+// of one that was closed unseen.
+template <class... Rest>
+void sanitize_call(long number, long first = 0, long second = 0, Rest...) noexcept {
+  if (number == SYS_close || number == SYS_dup3) {
+    __sanitizer_syscall_pre_impl_close(number == SYS_close ? first : second);
+  }
+}
 
 #if defined(__x86_64__) && !defined(__ILP32__)
 
@@ -31,19 +53,11 @@ namespace annulet::detail {
   return number;
 }
 
-template <class Arg>
-[[nodiscard]] long as_register(Arg argument) noexcept {
-  if constexpr (std::is_pointer_v<Arg>) {
-    return reinterpret_cast<long>(argument);
-  } else if constexpr (std::is_null_pointer_v<Arg>) {
-    return 0;
-  } else {
-    return static_cast<long>(argument);
-  }
-}
-
 template <class... Args>
 [[nodiscard, gnu::always_inline]] inline io_result kernel(long number, Args... args) noexcept {
+  if constexpr (built_in == sanitizer::thread) {
+    sanitize_call(number, as_register(args)...);
+  }
   return io_result(static_cast<int>(enter_kernel(number, as_register(args)...)));
 }
 
@@ -51,6 +65,9 @@ template <class... Args>
 
 template <class... Args>
 [[nodiscard]] io_result kernel(long number, Args... args) noexcept {
+  if constexpr (built_in == sanitizer::thread) {
+    sanitize_call(number, as_register(args)...);
+  }
   const long result = ::syscall(number, args...);
   return io_result(static_cast<int>(result < 0 ? -errno : result));
 }
