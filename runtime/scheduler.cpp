@@ -80,8 +80,9 @@ stack scheduler::claim_stack(std::size_t size) {
   const stack memory = stacks_->acquire(size);
   try {
     // Every stack that is out may become a ready fiber, those too whose fibers are still being made.
-    ready_.make_room(stacks_->in_use() + 1);
-    make_room_for_timers(stacks_->in_use(), guards_);
+    const std::size_t out = stacks_->in_use();
+    ready_.make_room(out + 1);
+    make_room_for_timers(out, guards_);
   } catch (...) {
     stack_pool::release(memory);
     throw;
@@ -162,13 +163,17 @@ void scheduler::discard_result(control_block& fiber) noexcept {
 
 void scheduler::finish(control_block& self) noexcept {
   self.ending = true;
-  discard_locals(self);
+  if (self.locals != nullptr) [[unlikely]] {
+    discard_locals(self);
+  }
   if (self.keeper != nullptr) {
     self.keeper->take_error(self);
   }
   if (!self.has_handle) {
     discard_result(self);
-    discard_locals(self);  // those that it has made
+    if (self.locals != nullptr) [[unlikely]] {
+      discard_locals(self);  // those that it has made
+    }
   }
   self.state = fiber_state::done;
   self.interrupt_pending = false;

@@ -3,8 +3,17 @@
 #include "check.hpp"
 
 #include <algorithm>
+#include <utility>
 
 namespace annulet::detail {
+
+void timer_queue::grow(std::size_t nodes) {
+  const std::size_t room = std::max<std::size_t>(nodes * 2, 64);
+  auto bigger = std::make_unique_for_overwrite<entry[]>(room);
+  std::copy_n(heap_.get(), size_, bigger.get());
+  heap_ = std::move(bigger);
+  room_ = room;
+}
 
 // Puts the entry into the hole, or into one further up to which its elders have moved the hole.
 void timer_queue::sift_up(std::size_t hole, const entry& e) noexcept {
@@ -22,10 +31,10 @@ void timer_queue::sift_up(std::size_t hole, const entry& e) noexcept {
 void timer_queue::sift_down(std::size_t hole, const entry& e) noexcept {
   for (;;) {
     const std::size_t first = hole * children + 1;
-    if (first >= heap_.size()) {
+    if (first >= size_) {
       break;
     }
-    const std::size_t end = std::min(first + children, heap_.size());
+    const std::size_t end = std::min(first + children, size_);
     std::size_t least = first;
     for (std::size_t child = first + 1; child < end; ++child) {
       least = before(heap_[child], heap_[least]) ? child : least;
@@ -41,10 +50,9 @@ void timer_queue::sift_down(std::size_t hole, const entry& e) noexcept {
 
 void timer_queue::arm(timer_node& node, std::int64_t when) noexcept {
   check(!node.armed(), "a timer was armed twice");
-  check(heap_.size() < heap_.capacity(), "a timer was armed for which no room was made");
+  check(size_ < room_, "a timer was armed for which no room was made");
   const entry e{when, armed_++, &node};
-  heap_.push_back(e);
-  sift_up(heap_.size() - 1, e);
+  sift_up(size_++, e);
 }
 
 void timer_queue::disarm(timer_node& node) noexcept {
@@ -53,9 +61,8 @@ void timer_queue::disarm(timer_node& node) noexcept {
   }
   const std::size_t hole = node.at_;
   node.at_ = timer_node::nowhere;
-  const entry last = heap_.back();
-  heap_.pop_back();
-  if (hole == heap_.size()) {
+  const entry last = heap_[--size_];
+  if (hole == size_) {
     return;  // it was the last itself
   }
   if (hole != 0 && before(last, heap_[(hole - 1) / children])) {
@@ -67,8 +74,8 @@ void timer_queue::disarm(timer_node& node) noexcept {
 
 unsigned timer_queue::fire_due(std::int64_t now) noexcept {
   unsigned fired = 0;
-  while (!heap_.empty() && heap_.front().when <= now) {
-    timer_node& due = *heap_.front().node;
+  while (size_ != 0 && heap_[0].when <= now) {
+    timer_node& due = *heap_[0].node;
     disarm(due);
     due.fire_(due);
     ++fired;

@@ -7,10 +7,9 @@
 // (Four children: LaMarca and Ladner, "The influence of caches on the performance of heaps", 1996.)
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <vector>
+#include <memory>
 
 namespace annulet::detail {
 
@@ -37,14 +36,14 @@ class timer_node {
 
 class timer_queue {
  public:
-  [[nodiscard]] bool empty() const noexcept { return heap_.empty(); }
+  [[nodiscard]] bool empty() const noexcept { return size_ == 0; }
   // The earliest deadline, in steady nanoseconds. The queue must not be empty.
-  [[nodiscard]] std::int64_t earliest() const noexcept { return heap_.front().when; }
+  [[nodiscard]] std::int64_t earliest() const noexcept { return heap_[0].when; }
 
   // For so many nodes at a time. May throw std::bad_alloc. Nothing else allocates.
   void make_room(std::size_t nodes) {
-    if (nodes > heap_.capacity()) {
-      heap_.reserve(std::max<std::size_t>(nodes * 2, 64));
+    if (nodes > room_) {
+      grow(nodes);
     }
   }
   // There must be room.
@@ -65,6 +64,7 @@ class timer_queue {
   static bool before(const entry& a, const entry& b) noexcept {
     return a.when != b.when ? a.when < b.when : a.order < b.order;
   }
+  void grow(std::size_t nodes);
   void put(std::size_t at, const entry& e) noexcept {
     heap_[at] = e;
     e.node->at_ = at;
@@ -72,7 +72,9 @@ class timer_queue {
   void sift_up(std::size_t hole, const entry& e) noexcept;
   void sift_down(std::size_t hole, const entry& e) noexcept;
 
-  std::vector<entry> heap_;
+  std::unique_ptr<entry[]> heap_;
+  std::size_t size_ = 0;
+  std::size_t room_ = 0;
   std::uint64_t armed_ = 0;
 };
 
