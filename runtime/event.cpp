@@ -1,5 +1,7 @@
 #include "event.hpp"
 
+#include "switching.hpp"
+
 namespace annulet {
 
 void event::set() {
@@ -16,7 +18,7 @@ bool event::wait(deadline until) {
     return true;
   }
   detail::waiter w(waiting_.running());
-  return waiting_.park(w, until, call);
+  return waiting_.park_here(w, w, until, call);
 }
 
 }  // namespace annulet

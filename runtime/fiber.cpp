@@ -39,7 +39,7 @@ spawn_room::spawn_room(const spawn_options& options, std::size_t frame_size, std
                                 std::to_string(frame_size));
   }
   const auto top = reinterpret_cast<std::uintptr_t>(start + size - color_of(start) - frame_size);
-  place_ = reinterpret_cast<void*>(top / alignment * alignment);
+  place_ = reinterpret_cast<void*>(top & ~(alignment - 1));  // a power of two
 }
 
 spawn_room::~spawn_room() {

@@ -25,28 +25,20 @@ class hand_over {
     bool taken = false;
   };
   struct popper : wait_place {
-    using wait_place::wait_place;
-    std::optional<T> item;
+    popper(waiter& of, std::optional<T>& into) noexcept : wait_place(of), item(into) {}
+    std::optional<T>& item;  // empty
   };
 
   explicit hand_over(std::size_t limit) noexcept : stored_(limit) {}
 
   bool push(T&& item, deadline until, const char* call) {
-    begin(call);
-    if (closed_) {
-      wait_queue::breathe();
-      return false;
+    control_block& self = begin(call);
+    const bool taken = !closed_ && deliver(item);
+    if (!taken && !closed_) {
+      return wait_to_push(self, item, until, call);
     }
-    if (deliver(item)) {
-      wait_queue::breathe();
-      return true;
-    }
-    waiter w(pushers_.running());
-    pusher place(w, item);
-    if (!pushers_.park(w, place, until, call)) {
-      throw_deadline_passed(call);
-    }
-    return place.taken;
+    wait_queue::breathe();
+    return taken;
   }
 
   bool try_push(T&& item, const char* call) {
@@ -54,23 +46,25 @@ class hand_over {
     return !closed_ && deliver(item);
   }
 
+  // The item is put straight into the result: a copy of an optional that was filled a moment ago has to wait
+  // for both parts of it to reach the cache, which costs more than all the rest.
   std::optional<T> pop(deadline until, const char* call) {
-    begin(call);
-    if (std::optional<T> item = fetch(); item || closed_) {
+    std::optional<T> item;
+    control_block& self = begin(call);
+    fetch(item);
+    if (item || closed_) {
       wait_queue::breathe();
-      return item;
+    } else {
+      wait_to_pop(self, item, until, call);
     }
-    waiter w(pushers_.running());
-    popper place(w);
-    if (!poppers_.park(w, place, until, call)) {
-      throw_deadline_passed(call);
-    }
-    return std::move(place.item);
+    return item;
   }
 
   std::optional<T> try_pop(const char* call) {
+    std::optional<T> item;
     require_own_thread(call);
-    return fetch();
+    fetch(item);
+    return item;
   }
 
   void close(const char* call) {
@@ -90,8 +84,26 @@ class hand_over {
 
  private:
   // The pushers' line knows the thread for both.
-  void begin(const char* call) { pushers_.begin(call, !poppers_.empty()); }
+  control_block& begin(const char* call) { return pushers_.begin(call, !poppers_.empty()); }
   void require_own_thread(const char* call) { pushers_.require_own_thread(call, !poppers_.empty()); }
+
+  [[gnu::noinline]] bool wait_to_push(control_block& self, T& item, deadline until, const char* call) {
+    waiter w(self);
+    pusher place(w, item);
+    if (!pushers_.park(w, place, until, call)) {
+      throw_deadline_passed(call);
+    }
+    return place.taken;
+  }
+
+  [[gnu::noinline]] void wait_to_pop(control_block& self, std::optional<T>& into, deadline until,
+                                     const char* call) {
+    waiter w(self);
+    popper place(w, into);
+    if (!poppers_.park(w, place, until, call)) {
+      throw_deadline_passed(call);
+    }
+  }
 
   bool deliver(T& item) {
     if (!poppers_.empty()) {
@@ -106,25 +118,23 @@ class hand_over {
     return true;
   }
 
-  std::optional<T> fetch() {
-    std::optional<T> item;
+  void fetch(std::optional<T>& into) {
     if (!stored_.empty()) {
-      item.emplace(stored_.pop());
+      into.emplace(stored_.pop());
       if (!pushers_.empty()) {
-        stored_.push(take_from_pusher());
+        stored_.push(std::move(longest_pusher().item));
+        serve_longest_pusher();
       }
     } else if (!pushers_.empty()) {
-      item.emplace(take_from_pusher());
+      into.emplace(std::move(longest_pusher().item));
+      serve_longest_pusher();
     }
-    return item;
   }
 
-  T take_from_pusher() noexcept {
-    auto& longest = static_cast<pusher&>(pushers_.front());
-    T item = std::move(longest.item);
-    longest.taken = true;
+  pusher& longest_pusher() noexcept { return static_cast<pusher&>(pushers_.front()); }
+  void serve_longest_pusher() noexcept {
+    longest_pusher().taken = true;
     pushers_.wake_one();
-    return item;
   }
 
   [[noreturn]] static void throw_deadline_passed(const char* call) {

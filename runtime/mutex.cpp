@@ -1,6 +1,6 @@
 #include "mutex.hpp"
 
-#include "control_block.hpp"
+#include "switching.hpp"
 
 #include <annulet_plants.hpp>
 
@@ -12,8 +12,7 @@ using detail::waiter;
 
 bool mutex::lock(deadline until) {
   constexpr const char* call = "mutex::lock";
-  waiting_.begin(call, holder_ != nobody);
-  detail::control_block& self = waiting_.running();
+  detail::control_block& self = waiting_.begin(call, holder_ != nobody);
   if (holder_ == nobody) {
     holder_ = self.id;
     waiting_.breathe();
@@ -23,21 +22,22 @@ bool mutex::lock(deadline until) {
     throw std::logic_error("annulet: mutex::lock: " + self.describe() + " has it already");
   }
   waiter w(self);
-  return waiting_.park(w, until, call);
+  return waiting_.park_here(w, w, until, call);
 }
 
 bool mutex::try_lock() {
-  waiting_.require_own_thread("mutex::try_lock", holder_ != nobody);
+  const detail::control_block& self = waiting_.require_own_thread("mutex::try_lock", holder_ != nobody);
   if (holder_ != nobody) {
     return false;
   }
-  holder_ = waiting_.running().id;
+  holder_ = self.id;
   return true;
 }
 
 void mutex::unlock() {
-  if (!held_by_caller("mutex::unlock")) {
-    throw std::logic_error("annulet: mutex::unlock: " + waiting_.running().describe() + " does not have it");
+  const detail::control_block& self = waiting_.require_own_thread("mutex::unlock", holder_ != nobody);
+  if (holder_ != self.id) {
+    throw std::logic_error("annulet: mutex::unlock: " + self.describe() + " does not have it");
   }
   if (waiting_.empty()) {
     holder_ = nobody;
@@ -47,10 +47,7 @@ void mutex::unlock() {
   waiting_.wake_one();
 }
 
-bool mutex::held_by_caller(const char* call) {
-  waiting_.require_own_thread(call, holder_ != nobody);
-  return holder_ == waiting_.running().id;
-}
+bool mutex::held() { return holder_ == waiting_.require_own_thread("mutex::held", holder_ != nobody).id; }
 
 // For who gave it up in order to wait: nothing ends this but having it again. False where it was destroyed.
 bool mutex::relock() {

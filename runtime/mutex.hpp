@@ -33,7 +33,7 @@ class mutex {
   void unlock();
 
   // Whether the running fiber has it.
-  [[nodiscard]] bool held() { return held_by_caller("mutex::held"); }
+  [[nodiscard]] bool held();
 
   // For std::unique_lock(m, 50ms).
   template <class Rep, class Period>
@@ -48,7 +48,6 @@ class mutex {
  private:
   friend class condition_variable;
 
-  [[nodiscard]] bool held_by_caller(const char* call);
   [[nodiscard]] bool relock();
 
   static constexpr std::uint64_t nobody = 0;

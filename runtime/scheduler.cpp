@@ -244,39 +244,12 @@ wake_reason scheduler::park_uninterrupted(waiter& w, deadline until, wakers who)
   return block(w, until, who);
 }
 
-bool waiter::wake(wake_reason why) noexcept {
-  if (why_ != wake_reason::none) {
-    return false;
-  }
-  why_ = why;
-  unlink();
-  for (wait_place* place = places_; place != nullptr; place = place->next_of_waiter_) {
-    place->unlink();
-  }
-  scheduler& owner = *fiber_.owner.load(std::memory_order_relaxed);
-  owner.timers().disarm(*this);
-  fiber_.parked_on = nullptr;
-  if (!hinted_) {
-    owner.make_ready(fiber_);
-  }
-  return true;
-}
-
 void scheduler::stop_waiting(waiter& w) noexcept {
   if (w.why_ == wake_reason::none) {
     w.why_ = wake_reason::ready;
     timers_.disarm(w);
   }
 }
-
-void waiter::hint() noexcept {
-  if (why_ == wake_reason::none && !hinted_) {
-    hinted_ = true;
-    fiber_.owner.load(std::memory_order_relaxed)->make_ready(fiber_);
-  }
-}
-
-void waiter::expire(timer_node& timer) noexcept { static_cast<waiter&>(timer).wake(wake_reason::timed_out); }
 
 // The bottom frame of every fiber but main.
 void scheduler::enter(void* stopped_at, void* from) noexcept {

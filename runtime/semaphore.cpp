@@ -1,5 +1,7 @@
 #include "semaphore.hpp"
 
+#include "switching.hpp"
+
 #include <annulet_plants.hpp>
 
 #include <stdexcept>
@@ -16,14 +18,14 @@ semaphore::semaphore(std::size_t initial, std::size_t most) : permits_(initial),
 
 bool semaphore::acquire(deadline until) {
   constexpr const char* call = "semaphore::acquire";
-  waiting_.begin(call);
+  detail::control_block& self = waiting_.begin(call);
   if (permits_ != 0) {
     --permits_;
     waiting_.breathe();
     return true;
   }
-  detail::waiter w(waiting_.running());
-  const bool served = waiting_.park(w, until, call);
+  detail::waiter w(self);
+  const bool served = waiting_.park_here(w, w, until, call);
   return served && !(detail::planted(detail::plant::swallowed_signal) && until.reached());
 }
 

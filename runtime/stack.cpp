@@ -63,12 +63,7 @@ void stack_pool::let_go() noexcept {
 }
 
 stack stack_pool::acquire(std::size_t size) {
-  if (size < smallest_stack_size() || size > largest_stack_size) {
-    throw std::invalid_argument("annulet: a stack of " + std::to_string(size) +
-                                " bytes: the size must be from " + std::to_string(smallest_stack_size()) +
-                                " to " + std::to_string(largest_stack_size));
-  }
-  const unsigned which = class_of(whole_pages(size));
+  const unsigned which = class_of(size);
   size_class& sizes = classes_[which];
   std::byte* start = nullptr;
   if (free_stack* const top = sizes.free) {
@@ -101,6 +96,19 @@ unsigned stack_pool::class_of(std::size_t size) {
     if (classes_[i].size == size) {
       return i;
     }
+  }
+  return add_class(size);
+}
+
+// Also of a size that was not in whole pages; then there may be one already.
+unsigned stack_pool::add_class(std::size_t size) {
+  if (size < smallest_stack_size() || size > largest_stack_size) {
+    throw std::invalid_argument("annulet: a stack of " + std::to_string(size) +
+                                " bytes: the size must be from " + std::to_string(smallest_stack_size()) +
+                                " to " + std::to_string(largest_stack_size));
+  }
+  if (const std::size_t whole = whole_pages(size); whole != size) {
+    return class_of(whole);
   }
   classes_.push_back({size, nullptr, nullptr, 0});
   return static_cast<unsigned>(classes_.size() - 1);

@@ -74,6 +74,7 @@ class stack_pool {
   ~stack_pool();
 
   unsigned class_of(std::size_t size);
+  [[gnu::cold]] unsigned add_class(std::size_t size);
   void grow(size_class& sizes);
   [[nodiscard]] std::byte* map_slab(std::size_t size, std::size_t count);
   void install_guard(std::byte* page);

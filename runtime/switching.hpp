@@ -5,6 +5,7 @@
 #include "context.hpp"
 #include "sanitizer.hpp"
 #include "scheduler.hpp"
+#include "wait_queue.hpp"
 
 #include <annulet_plants.hpp>
 
@@ -92,6 +93,27 @@ inline void scheduler::arrive(void* stopped_at, void* from) noexcept {
     throw_interruption();
   }
   return why;
+}
+
+inline scheduler& scheduler_of(const wait_place& w) noexcept {
+  return *w.fiber().owner.load(std::memory_order_relaxed);
+}
+
+[[gnu::always_inline]] inline bool wait_queue::park_here(waiter& w, wait_place& at, deadline until,
+                                                         const char* call, wakers who) {
+  if (until.is_past()) {
+    breathe();
+    return false;
+  }
+  if (&at != &w) {
+    w.stand_in(at);
+  }
+  waiters_.push_back(at);
+  const wake_reason why = scheduler_of(w).park_here(w, until, who);
+  if (why == wake_reason::closed) [[unlikely]] {
+    throw_cause(why, call);
+  }
+  return why == wake_reason::ready;
 }
 
 }  // namespace annulet::detail

@@ -192,10 +192,9 @@ class popping final : public detail::case_in_line<typename detail::hand_over<T>:
     keep(core_.try_pop("wait_any"));
     return item_.has_value() || core_.closed();
   }
-  void enlist(detail::waiter& w) override { this->stand_in(core_.poppers(), w); }
-  bool was_told() override {
-    keep(std::move(this->place_->item));
-    return true;
+  void enlist(detail::waiter& w) override {
+    item_.reset();
+    this->stand_in(core_.poppers(), w, item_);
   }
 
  private:

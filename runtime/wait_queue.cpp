@@ -12,13 +12,34 @@
 
 namespace annulet::detail {
 
-namespace {
-
-scheduler& scheduler_of(const wait_place& w) noexcept {
-  return *w.fiber().owner.load(std::memory_order_relaxed);
+bool waiter::wake(wake_reason why) noexcept {
+  if (why_ != wake_reason::none) {
+    return false;
+  }
+  why_ = why;
+  unlink();
+  for (wait_place* place = places_; place != nullptr; place = place->next_of_waiter_) {
+    place->unlink();
+  }
+  scheduler& owner = *fiber_.owner.load(std::memory_order_relaxed);
+  if (armed()) {
+    owner.timers().disarm(*this);
+  }
+  fiber_.parked_on = nullptr;
+  if (!hinted_) {
+    owner.make_ready(fiber_);
+  }
+  return true;
 }
 
-}  // namespace
+void waiter::hint() noexcept {
+  if (why_ == wake_reason::none && !hinted_) {
+    hinted_ = true;
+    fiber_.owner.load(std::memory_order_relaxed)->make_ready(fiber_);
+  }
+}
+
+void waiter::expire(timer_node& timer) noexcept { static_cast<waiter&>(timer).wake(wake_reason::timed_out); }
 
 wait_queue::~wait_queue() {
   check(waiters_.empty() || &scheduler_of(waiters_.front()) == scheduler::current(),
@@ -28,20 +49,29 @@ wait_queue::~wait_queue() {
   }
 }
 
-void wait_queue::require_own_thread(const char* call, bool in_use) {
+void wait_queue::come_over(const char* call, bool in_use) {
   scheduler& here = scheduler::here(call);
-  if (owner_ == &here) {
-    return;
-  }
   if (in_use || !waiters_.empty()) {
     throw wrong_thread(std::string("annulet: ") + call + ": in use by fibers of another thread");
   }
   owner_ = &here;
 }
 
-void wait_queue::begin(const char* call, bool in_use) {
-  require_own_thread(call, in_use);
+[[gnu::always_inline]] inline void wait_queue::belong_here(const char* call, bool in_use) {
+  if (owner_ == nullptr || owner_ != scheduler::current()) [[unlikely]] {
+    come_over(call, in_use);
+  }
+}
+
+control_block& wait_queue::require_own_thread(const char* call, bool in_use) {
+  belong_here(call, in_use);
+  return owner_->running();
+}
+
+control_block& wait_queue::begin(const char* call, bool in_use) {
+  belong_here(call, in_use);
   owner_->throw_if_overdue();
+  return owner_->running();
 }
 
 void wait_queue::throw_if_overdue() { scheduler::current()->throw_if_overdue(); }
@@ -57,19 +87,7 @@ std::size_t wait_queue::size() noexcept {
 }
 
 bool wait_queue::park(waiter& w, wait_place& at, deadline until, const char* call, wakers who) {
-  if (until.is_past()) {
-    breathe();
-    return false;
-  }
-  if (&at != &w) {
-    w.stand_in(at);
-  }
-  waiters_.push_back(at);
-  const wake_reason why = scheduler_of(w).park_here(w, until, who);
-  if (why == wake_reason::closed) [[unlikely]] {
-    throw_cause(why, call);
-  }
-  return why == wake_reason::ready;
+  return park_here(w, at, until, call, who);
 }
 
 wake_reason wait_queue::park_and_tell(waiter& w, deadline until) {
@@ -97,7 +115,7 @@ void wait_queue::throw_cause(wake_reason why, const char* call) {
   throw std::logic_error(std::string("annulet: ") + call + ": it was destroyed meanwhile");
 }
 
-void wait_queue::wake_one() noexcept {
+[[gnu::flatten]] void wait_queue::wake_one() noexcept {
   if (planted(plant::wake_out_of_order)) {
     waiters_.push_back(waiters_.pop_front());
   }

@@ -26,11 +26,12 @@ class wait_queue {
   ~wait_queue();
 
   // The first line of each call; what follows it may count on this being the only thread. Throws no_hub, or
-  // wrong_thread where fibers of another thread wait here, or it is otherwise `in_use` by them.
-  void require_own_thread(const char* call, bool in_use = false);
+  // wrong_thread where fibers of another thread wait here, or it is otherwise `in_use` by them. Returns the
+  // fiber that calls.
+  control_block& require_own_thread(const char* call, bool in_use = false);
   // The same for a call that may park: where the fiber has not parked for long, it throws what is pending,
   // before anything was taken.
-  void begin(const char* call, bool in_use = false);
+  control_block& begin(const char* call, bool in_use = false);
   // The last line of such a call where it found what it wants: lets others run now and then, so that a fiber
   // that always does starves nobody. Nothing of the primitive may be touched any more, for it may be gone.
   static void breathe();
@@ -51,6 +52,8 @@ class wait_queue {
   bool park(waiter& w, deadline until, const char* call) { return park(w, w, until, call); }
   // The same with a place of its own, that says more.
   bool park(waiter& w, wait_place& at, deadline until, const char* call, wakers who = wakers::fibers);
+  // The same as a part of the function that calls it: switching.hpp.
+  bool park_here(waiter& w, wait_place& at, deadline until, const char* call, wakers who = wakers::fibers);
   // The same, but says `closed` and `interrupted` where that throws, for who has to set something right
   // first; then throw_cause.
   [[nodiscard]] wake_reason park_and_tell(waiter& w, deadline until);
@@ -65,6 +68,9 @@ class wait_queue {
   void wake_all() noexcept;
 
  private:
+  void belong_here(const char* call, bool in_use);
+  [[gnu::cold]] void come_over(const char* call, bool in_use);
+
   wait_line waiters_;
   scheduler* owner_ = nullptr;
 };
