@@ -24,21 +24,20 @@ constexpr unsigned many = 1000;
 }  // namespace
 
 uring_engine::uring_engine(const hub_options& options) : ring_(options, info_) {
-  // Blocking: a read of a non-blocking one may complete with EAGAIN.
-  wake_fd_ = ::eventfd(0, EFD_CLOEXEC);
+  wake_fd_ = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (wake_fd_ < 0) {
     throw std::system_error(errno, std::generic_category(), "annulet: hub: eventfd for wake-ups");
   }
   calls_.emplace(wake_fd_);
 }
 
-// The hub has detached every watch. What is left is the wake read, which points into this object.
+// The hub has detached every watch. What is left is the poll of the eventfd, which holds it open.
 uring_engine::~uring_engine() {
-  if (wake_read_queued_) {
+  if (wake_poll_armed_) {
     io_uring_sqe& cancel = sqe();
     io_uring_prep_cancel64(&cancel, tag{kind::wake, 0, 0}.packed(), 0);
     io_uring_sqe_set_data64(&cancel, tag{kind::nobody, 0, 0}.packed());
-    while (wake_read_queued_) {
+    while (wake_poll_armed_) {
       judge(ring_.wait(std::nullopt));
       reap();
     }
@@ -164,11 +163,13 @@ void uring_engine::queue_cancel(watch& w) noexcept {
   w.state_ = watch::state::cancelling;
 }
 
-void uring_engine::queue_wake_read() noexcept {
+// Armed for as long as the hub lives: it completes once for each write, so the eventfd is never read, and a
+// wake-up costs no request. 2^64 writes are not to be had.
+void uring_engine::arm_wake_poll() noexcept {
   io_uring_sqe& entry = sqe();
-  io_uring_prep_read(&entry, wake_fd_, &wake_count_, sizeof(wake_count_), 0);
+  io_uring_prep_poll_multishot(&entry, wake_fd_, POLLIN);
   io_uring_sqe_set_data64(&entry, tag{kind::wake, 0, 0}.packed());
-  wake_read_queued_ = true;
+  wake_poll_armed_ = true;
 }
 
 void uring_engine::judge(int error) noexcept {
@@ -207,7 +208,7 @@ template <class Call>
 // --- the calls
 
 void uring_engine::look() noexcept {
-  calls_->collect();  // that a wake read is done is seen only after an enter, and there may be none
+  calls_->collect();  // that the eventfd was written to is seen only after an enter, and there may be none
   reap();
   if (!ring_.needs_enter() && changed_.empty() && !unsubmitted_) {
     return;
@@ -267,8 +268,8 @@ void uring_engine::flush() noexcept {
 
 void uring_engine::wait(deadline until) noexcept {
   const std::uint64_t before = reaped_;
-  if (!wake_read_queued_) {
-    queue_wake_read();
+  if (!wake_poll_armed_) {
+    arm_wake_poll();
   }
   reap();
   prepare_changes();
@@ -348,9 +349,8 @@ void uring_engine::complete(std::uint64_t data, int result, unsigned flags) noex
   const tag t = tag::unpack(data);
   if (t.what == kind::wake) {
     // Its news is that the wait is over, and maybe a call on a thread.
-    check(result > 0 || result == -ECANCELED || result == -EINTR || result == -EAGAIN,
-          "the hub's eventfd cannot be read");
-    wake_read_queued_ = false;
+    check(result > 0 || result == -ECANCELED, "the hub's eventfd cannot be polled");
+    wake_poll_armed_ = (flags & IORING_CQE_F_MORE) != 0;
     calls_->collect();
     return;
   }

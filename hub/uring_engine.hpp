@@ -74,7 +74,7 @@ class uring_engine final : public engine {
   void queue_update(watch& w) noexcept;
   void queue_removal(watch& w) noexcept;
   void queue_cancel(watch& w) noexcept;
-  void queue_wake_read() noexcept;
+  void arm_wake_poll() noexcept;
   void start_on_thread(request& r, const operation& what) noexcept;
   unsigned reap() noexcept;
   void complete(std::uint64_t data, int result, unsigned flags) noexcept;
@@ -94,11 +94,10 @@ class uring_engine final : public engine {
   bool others_came_ = false;  // a wait or a glance, since the last look
   int wake_fd_ = -1;
   std::optional<threaded_calls> calls_;
-  bool wake_read_queued_ = false;
+  bool wake_poll_armed_ = false;
   std::uint64_t reaped_ = 0;  // completions, ever
   unsigned refusals_ = 0;     // enters in a row that were refused as if for a moment
   std::int64_t refused_since_ = 0;
-  std::uint64_t wake_count_ = 0;  // the kernel writes here until the wake read's last completion
 };
 
 }  // namespace annulet::detail

@@ -10,7 +10,6 @@
 #include "deadline.hpp"
 #include "wait_queue.hpp"
 
-#include <chrono>
 #include <cstdint>
 
 namespace [[gnu::visibility("default")]] annulet {
@@ -36,14 +35,8 @@ class mutex {
   [[nodiscard]] bool held();
 
   // For std::unique_lock(m, 50ms).
-  template <class Rep, class Period>
-  bool try_lock_for(std::chrono::duration<Rep, Period> how_long) {
-    return lock(deadline(how_long));
-  }
-  template <class Duration>
-  bool try_lock_until(std::chrono::time_point<deadline::clock, Duration> when) {
-    return lock(deadline(when));
-  }
+  bool try_lock_for(deadline until) { return lock(until); }
+  bool try_lock_until(deadline until) { return lock(until); }
 
  private:
   friend class condition_variable;

@@ -38,14 +38,8 @@ class recursive_mutex {
     }
   }
 
-  template <class Rep, class Period>
-  bool try_lock_for(std::chrono::duration<Rep, Period> how_long) {
-    return lock(deadline(how_long));
-  }
-  template <class Duration>
-  bool try_lock_until(std::chrono::time_point<deadline::clock, Duration> when) {
-    return lock(deadline(when));
-  }
+  bool try_lock_for(deadline until) { return lock(until); }
+  bool try_lock_until(deadline until) { return lock(until); }
 
  private:
   mutex mutex_;

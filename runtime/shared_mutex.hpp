@@ -9,7 +9,6 @@
 #include "deadline.hpp"
 #include "wait_queue.hpp"
 
-#include <chrono>
 #include <cstddef>
 #include <cstdint>
 
@@ -43,22 +42,10 @@ class shared_mutex {
   void unlock_shared();
 
   // For std::unique_lock(m, 50ms) and std::shared_lock(m, 50ms).
-  template <class Rep, class Period>
-  bool try_lock_for(std::chrono::duration<Rep, Period> how_long) {
-    return lock(deadline(how_long));
-  }
-  template <class Duration>
-  bool try_lock_until(std::chrono::time_point<deadline::clock, Duration> when) {
-    return lock(deadline(when));
-  }
-  template <class Rep, class Period>
-  bool try_lock_shared_for(std::chrono::duration<Rep, Period> how_long) {
-    return lock_shared(deadline(how_long));
-  }
-  template <class Duration>
-  bool try_lock_shared_until(std::chrono::time_point<deadline::clock, Duration> when) {
-    return lock_shared(deadline(when));
-  }
+  bool try_lock_for(deadline until) { return lock(until); }
+  bool try_lock_until(deadline until) { return lock(until); }
+  bool try_lock_shared_for(deadline until) { return lock_shared(until); }
+  bool try_lock_shared_until(deadline until) { return lock_shared(until); }
 
  private:
   struct visit_tag;

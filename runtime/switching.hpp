@@ -1,5 +1,6 @@
-// The switch, for those functions that contain it whole: each return that the CPU has to predict anew after a
-// jump costs as much as the jump itself, so there is to be one. Internal.
+// The switch, for those functions that contain it whole: where the fiber that goes on has parked by another
+// call than the one that was left, each return between the two places is mispredicted (context.hpp), which
+// costs as much as the jump itself. So there is to be one. Internal.
 #pragma once
 
 #include "context.hpp"
