@@ -214,21 +214,11 @@ struct belongings {
   std::size_t descriptors, mappings;
   std::size_t heap;      // bytes that malloc has given out
   std::size_t resident;  // bytes
-  std::size_t polls;     // requests that the kernel holds for this process's ring
+  std::size_t polls;     // that the kernel holds
 
   static belongings now() {
     return {open_descriptors(), lines_with("/proc/self/maps", ""), ::mallinfo2().uordblks,
-            proc_value("/proc/self/status", "VmRSS") * 1024, polls_of_the_ring()};
-  }
-
- private:
-  // fdinfo lists them by their operation.
-  static std::size_t polls_of_the_ring() {
-    std::size_t count = 0;
-    for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fdinfo")) {
-      count += lines_with(entry.path(), "op=");
-    }
-    return count;
+            proc_value("/proc/self/status", "VmRSS") * 1024, held_by_the_kernel()};
   }
 };
 

@@ -170,6 +170,15 @@ inline std::size_t lines_with(const std::string& path, std::string_view text) {
   return count;
 }
 
+// What the kernel holds for this process's hubs: poll requests of their rings, entries of their epoll sets.
+inline std::size_t held_by_the_kernel() {
+  std::size_t count = 0;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fdinfo")) {
+    count += lines_with(entry.path(), "op=") + lines_with(entry.path(), "tfd:");
+  }
+  return count;
+}
+
 // The value of a line "name: value" in a file of /proc; 0 where there is none.
 inline std::uint64_t proc_value(const std::string& path, const std::string& name, int base = 10) {
   std::ifstream file(path);
