@@ -234,6 +234,19 @@ class ticker {
   fiber<void> fiber_;
 };
 
+// Nothing is left of the calls on a number: no turn, no request, and no watch but that of an owner who is
+// there still.
+inline void require_no_call_left(int number, bool owned) {
+  const detail::fd_state* const file = this_hub().find_state(number);
+  if (file != nullptr) {
+    REQUIRE_FALSE(file->closing());
+    REQUIRE_FALSE(file->has_requests());
+    REQUIRE(file->free(detail::direction::reading));
+    REQUIRE(file->free(detail::direction::writing));
+    REQUIRE(file->in_use() == owned);
+  }
+}
+
 // Runs rounds of one call, and sees to what must hold after each.
 class contest : public race_ground {
  public:
@@ -278,18 +291,8 @@ class contest : public race_ground {
     return record;
   }
 
-  // Nothing is left of the last call: no turn, no request, and no watch but that of an owner who is there
-  // still.
-  void require_nothing_left(bool owned) {
-    const detail::fd_state* const file = this_hub().find_state(number_);
-    if (file != nullptr) {
-      REQUIRE_FALSE(file->closing());
-      REQUIRE_FALSE(file->has_requests());
-      REQUIRE(file->free(detail::direction::reading));
-      REQUIRE(file->free(detail::direction::writing));
-      REQUIRE(file->in_use() == owned);
-    }
-  }
+  // Of the last call.
+  void require_nothing_left(bool owned) { require_no_call_left(number_, owned); }
   // After all rounds: no call has held up the thread.
   void check_ticker() { CHECK(ticker_.was_steady(races_)); }
 

@@ -118,7 +118,7 @@ inline deadline soon(oracle::dice& dice) { return std::chrono::nanoseconds(1 + d
 class outcomes {
  public:
   explicit outcomes(std::string races) : races_(std::move(races)) {}
-  void count(const std::string& what) { ++counts_[what]; }
+  void count(const std::string& what, std::uint64_t times = 1) { counts_[what] += times; }
   // Every one of these came in at least 1 % of the rounds, and no other came.
   void check(std::uint64_t rounds, const std::vector<std::string>& possible) {
     std::uint64_t all = 0;
