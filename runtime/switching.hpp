@@ -64,7 +64,6 @@ inline void scheduler::arrive(void* stopped_at, void* from) noexcept {
   if (!until.is_never() && !w.armed()) {  // it may be, after a hint
     timers_.arm(w, until.nanoseconds());
   }
-  w.hinted_ = false;
   const std::size_t outside = who == wakers::outside ? 1 : 0;
   outside_waits_ += outside;
   self.parked_on = &w;
@@ -76,7 +75,7 @@ inline void scheduler::arrive(void* stopped_at, void* from) noexcept {
   dispatch();
   outside_waits_ -= outside;
   if (w.why_ == wake_reason::none) [[unlikely]] {
-    self.parked_on = nullptr;  // a hint: it runs, and may park elsewhere
+    self.parked_on = nullptr;  // a hint
   }
   return w.why_;
 }

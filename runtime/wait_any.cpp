@@ -63,8 +63,8 @@ class in_lines {
 
   [[nodiscard]] std::optional<std::size_t> chosen() const {
     for (std::size_t i = 0; i < cases_.size(); ++i) {
-      const bool heard =
-          waiter_.was_hinted() ? cases_[i]->hears_hints() : cases_[i]->place() == waiter_.woken_in();
+      const bool heard = waiter_.reason() == wake_reason::none ? cases_[i]->hears_hints()
+                                                               : cases_[i]->place() == waiter_.woken_in();
       if (heard && cases_[i]->was_told()) {
         return i;
       }
@@ -99,7 +99,10 @@ std::optional<std::size_t> wait_for_any(std::span<wait_case* const> cases, deadl
   if (cases.empty()) {
     throw std::invalid_argument("annulet: wait_any: nothing to wait for");
   }
-  std::ranges::for_each(cases, [](const wait_case* c) { refuse_waited_for(*c); });
+  std::ranges::for_each(cases, [](wait_case* c) {
+    refuse_waited_for(*c);
+    c->begin();
+  });
   here.throw_if_overdue();
   for (std::size_t i = 0; i < cases.size(); ++i) {
     if (cases[i]->take()) {
@@ -115,9 +118,11 @@ std::optional<std::size_t> wait_for_any(std::span<wait_case* const> cases, deadl
   in_lines all(cases, w);
   all.enlist_all();
   for (;;) {
-    switch (here.park(w, until, wakers_of(cases))) {
+    // To ask one of them may have brought news for another.
+    switch (w.has_news() ? w.reason() : here.park(w, until, wakers_of(cases))) {
       case wake_reason::none:  // a hint
       case wake_reason::ready:
+        w.heed();
         if (const auto one = all.chosen()) {
           return one;
         }

@@ -188,14 +188,12 @@ class popping final : public detail::case_in_line<typename detail::hand_over<T>:
   // What was popped when it was chosen, until the next wait; none where the queue was closed and empty.
   [[nodiscard]] std::optional<T>& item() noexcept { return item_; }
 
+  void begin() noexcept override { item_.reset(); }
   bool take() override {
     keep(core_.try_pop("wait_any"));
     return item_.has_value() || core_.closed();
   }
-  void enlist(detail::waiter& w) override {
-    item_.reset();
-    this->stand_in(core_.poppers(), w, item_);
-  }
+  void enlist(detail::waiter& w) override { this->stand_in(core_.poppers(), w, item_); }
 
  private:
   // T may lack an assignment.
@@ -221,6 +219,7 @@ class pushing final : public detail::case_in_line<typename detail::hand_over<T>:
   // Whether the item was taken when it was last chosen; not where the queue was closed.
   [[nodiscard]] bool pushed() const noexcept { return pushed_; }
 
+  void begin() noexcept override { pushed_ = false; }
   bool take() override {
     pushed_ = core_.try_push(std::move(item_), "wait_any");
     return pushed_ || core_.closed();

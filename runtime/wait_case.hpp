@@ -12,6 +12,8 @@ namespace annulet::detail {
 
 class [[gnu::visibility("default")]] wait_case {
  public:
+  // What an earlier wait has left with it is void.
+  virtual void begin() noexcept {}
   // Takes what it is for, if that is there now. Does not park. Throws wrong_thread and its like.
   virtual bool take() = 0;
   // Stands in its line, where that has failed.

@@ -25,16 +25,21 @@ bool waiter::wake(wake_reason why) noexcept {
   if (armed()) {
     owner.timers().disarm(*this);
   }
-  fiber_.parked_on = nullptr;
-  if (!hinted_) {
-    owner.make_ready(fiber_);
+  if (fiber_.parked_on == this) {  // else it runs, for it was hinted
+    fiber_.parked_on = nullptr;
+    if (fiber_.state == fiber_state::parked) {
+      owner.make_ready(fiber_);
+    }
   }
   return true;
 }
 
 void waiter::hint() noexcept {
-  if (why_ == wake_reason::none && !hinted_) {
-    hinted_ = true;
+  if (why_ != wake_reason::none) {
+    return;
+  }
+  hinted_ = true;
+  if (fiber_.parked_on == this && fiber_.state == fiber_state::parked) {
     fiber_.owner.load(std::memory_order_relaxed)->make_ready(fiber_);
   }
 }
@@ -52,7 +57,8 @@ wait_queue::~wait_queue() {
 void wait_queue::come_over(const char* call, bool in_use) {
   scheduler& here = scheduler::here(call);
   if (in_use || !waiters_.empty()) {
-    throw wrong_thread(std::string("annulet: ") + call + ": in use by fibers of another thread");
+    throw wrong_thread(std::string("annulet: ") + call +
+                       ": in use by fibers of another thread, or of a hub that has ended");
   }
   owner_ = &here;
 }
@@ -73,6 +79,8 @@ control_block& wait_queue::begin(const char* call, bool in_use) {
   owner_->throw_if_overdue();
   return owner_->running();
 }
+
+void wait_queue::require_hub(const char* call) { (void)scheduler::here(call); }
 
 void wait_queue::throw_if_overdue() { scheduler::current()->throw_if_overdue(); }
 

@@ -35,6 +35,8 @@ class wait_queue {
   // The last line of such a call where it found what it wants: lets others run now and then, so that a fiber
   // that always does starves nobody. Nothing of the primitive may be touched any more, for it may be gone.
   static void breathe();
+  // Throws no_hub, naming the call.
+  static void require_hub(const char* call);
   // What begin() throws, for who begins nothing here.
   static void throw_if_overdue();
 

@@ -66,8 +66,16 @@ class waiter : public wait_place, private timer_node {
   void stand_in(wait_place& place) noexcept { place.next_of_waiter_ = std::exchange(places_, &place); }
   // It is woken as ready only when that has been said in so many of its places.
   void await(std::size_t places) noexcept { awaited_ = places; }
-  // Whether the fiber runs because of a hint, and was not woken. It waits on by parking again.
-  [[nodiscard]] bool was_hinted() const noexcept { return why_ == wake_reason::none; }
+  // A hint does not end the wait. The fiber heeds it, looks whether there is what it waits for, and parks
+  // again where there is not, and nothing is new since:
+  //
+  //   reason    hinted   parked, or about to      it runs
+  //   none      no       nobody came              it looked; it may park
+  //   none      yes      it is to run and look    what is new came while it looked: it looks again
+  //   any       -        it was woken             the same: the wait is over
+  [[nodiscard]] bool has_news() const noexcept { return hinted_ || why_ != wake_reason::none; }
+  void heed() noexcept { hinted_ = false; }
+  [[nodiscard]] wake_reason reason() const noexcept { return why_; }
   // Where it was woken, if it was in a line.
   [[nodiscard]] const wait_place* woken_in() const noexcept { return woken_in_; }
 
@@ -83,7 +91,7 @@ class waiter : public wait_place, private timer_node {
   std::size_t awaited_ = 1;
   wake_reason why_ = wake_reason::none;
   bool interruptible_ = true;
-  bool hinted_ = false;  // the fiber is ready, or runs, without having been woken
+  bool hinted_ = false;
 
   void hint() noexcept;
 };

@@ -39,6 +39,14 @@ void selector_impl::note_event(registration& r) noexcept {
   }
 }
 
+// What has become a candidate since he asked, for others have asked the kernel meanwhile, he is told at once.
+void selector_impl::tell(wait_place* who) noexcept {
+  parked_ = who;
+  if (who != nullptr && !candidates_.empty()) {
+    who->wake(wake_reason::ready);
+  }
+}
+
 void selector_impl::throw_parked(const char* call) {
   throw std::logic_error(std::string("annulet: ") + call +
                          ": another fiber is parked in this selector's select");

@@ -26,7 +26,7 @@ class selector_impl final : public selector_core {
   std::span<const ready_record> select(deadline until) override;
   [[nodiscard]] any_record get_key(const file_reference& file) const override;
   void close() override;
-  void tell(wait_place* who) noexcept override { parked_ = who; }
+  void tell(wait_place* who) noexcept override;
   bool has_ready(const wait_place* who) override;
   [[nodiscard]] std::size_t size() const override;
   [[nodiscard]] any_record find(const file_reference& file) const override;

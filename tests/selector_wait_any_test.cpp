@@ -12,8 +12,10 @@
 
 #include <doctest/doctest.h>
 
+#include <functional>
 #include <optional>
 #include <thread>
+#include <utility>
 
 using namespace annulet::test;
 using namespace std::chrono_literals;
@@ -24,6 +26,52 @@ using annulet::selector;
 using annulet::spawn;
 using annulet::wait_any;
 using annulet_test::killed_in;
+
+namespace {
+
+// Stands between two others and never has anything; what it does when it is asked happens between their
+// looks.
+class between final : public annulet::detail::wait_case {
+ public:
+  std::function<void()> when_taken = [] {};
+  std::function<void()> when_told = [] {};
+
+  bool take() override {
+    return std::exchange(when_taken, [] {})(), false;
+  }
+  void enlist(annulet::detail::waiter&) override {}
+  [[nodiscard]] const annulet::detail::wait_place* place() const noexcept override { return nullptr; }
+  [[nodiscard]] bool hears_hints() const noexcept override { return true; }
+  bool was_told() override {
+    return std::exchange(when_told, [] {})(), false;
+  }
+  void leave() noexcept override {}
+};
+
+}  // namespace
+
+TEST_CASE("what one selector's look takes in for another, that was asked before, is not missed") {
+  hub home;
+  selector a, b;
+  const socket_pair first = make_socket_pair(), second = make_socket_pair();
+  const int fd_a = first.first.get(), fd_b = second.first.get();
+  a.register_(fd_a, io_event::read);
+  b.register_(fd_b, io_event::read);
+  CHECK_FALSE(wait_any(2ms, a, b).has_value());  // both are armed
+  between asked;
+  SUBCASE("before it parks") {
+    asked.when_taken = [&] { send_byte(first.second.get()); };
+    CHECK(wait_any(limit, a, asked, b) == 0u);
+  }
+  SUBCASE("when it looks after a hint") {
+    asked.when_told = [&] { send_byte(first.second.get()); };
+    auto waits = spawn([&] { return wait_any(limit, a, asked, b); });
+    annulet::this_fiber::yield();
+    b.modify(fd_b, both), b.modify(fd_b, io_event::read);  // a hint
+    CHECK(waits.get() == 0u);
+  }
+  CHECK(look(a).size() == 1);
+}
 
 TEST_CASE("a selector with something to report is chosen, and reports it when it is asked") {
   hub home;

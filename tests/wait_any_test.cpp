@@ -260,6 +260,27 @@ TEST_CASE("a popping that is waited for already is refused, and can be used agai
   CHECK(item.item() == 5);
 }
 
+TEST_CASE(
+    "what a popping or pushing came to is void as soon as it is waited for again, also where another is "
+    "chosen") {
+  driven world;
+  queue<int> items(2), others(2);
+  items.push(1);
+  others.push(2);
+  annulet::popping first(items), second(others);
+  int given = 3;
+  annulet::pushing third(others, given);
+  CHECK(wait_any(0ms, second, first) == 0u);
+  CHECK(wait_any(0ms, third) == 0u);
+  CHECK(second.item() == 2);
+  CHECK(third.pushed());
+  CHECK(wait_any(0ms, first, second, third) == 0u);
+  CHECK(first.item() == 1);
+  CHECK_FALSE(second.item().has_value());
+  CHECK_FALSE(third.pushed());
+  CHECK(others.size() == 1);
+}
+
 TEST_CASE("a popped item needs no assignment") {
   driven world;
   struct fixed {
