@@ -2,6 +2,7 @@
 
 #include "control_block.hpp"
 
+#include <algorithm>
 #include <stdexcept>
 #include <string>
 
@@ -30,6 +31,21 @@ void shared_mutex::require_not_writer(const char* call) {
   }
 }
 
+void shared_mutex::require_not_reader(const char* call) {
+  if (std::ranges::find(readers_, waiting_.running().id) != readers_.end()) {
+    throw std::logic_error(std::string("annulet: ") + call + ": " + waiting_.running().describe() +
+                           " has it for reading, and would wait for itself");
+  }
+}
+
+// For one more reader. What is handed over finds it made.
+void shared_mutex::make_room() {
+  const std::size_t needed = readers_.size() + waiting_readers_ + 1;
+  if (needed > readers_.capacity()) {
+    readers_.reserve(needed * 2);
+  }
+}
+
 bool shared_mutex::lock(deadline until) {
   constexpr const char* call = "shared_mutex::lock";
   waiting_.begin(call, in_use());
@@ -39,6 +55,7 @@ bool shared_mutex::lock(deadline until) {
     waiting_.breathe();
     return true;
   }
+  require_not_reader(call);
   queued w(waiting_.running(), wish::writing);
   return wait(w, until, call);
 }
@@ -47,11 +64,13 @@ bool shared_mutex::lock_shared(deadline until) {
   constexpr const char* call = "shared_mutex::lock_shared";
   waiting_.begin(call, in_use());
   require_not_writer(call);
+  make_room();
   if (writer_ == nobody && waiting_.empty()) {
-    ++readers_;
+    readers_.push_back(waiting_.running().id);
     waiting_.breathe();
     return true;
   }
+  require_not_reader(call);
   queued w(waiting_.running(), wish::reading);
   return wait(w, until, call);
 }
@@ -63,11 +82,14 @@ bool shared_mutex::wait(queued& w, deadline until, const char* call) {
     return false;
   }
   visitors_.push_back(w);
+  const std::size_t reads = w.wants == wish::reading ? 1 : 0;
+  waiting_readers_ += reads;
   const wake_reason why = waiting_.park_and_tell(w, until);
   if (why == wake_reason::ready) {
     return true;
   }
   if (!w.destroyed) {
+    waiting_readers_ -= reads;
     serve();
   }
   if (why != wake_reason::timed_out) {
@@ -90,7 +112,8 @@ bool shared_mutex::try_lock_shared() {
   if (writer_ != nobody || !waiting_.empty()) {
     return false;
   }
-  ++readers_;
+  make_room();
+  readers_.push_back(waiting_.running().id);
   return true;
 }
 
@@ -106,10 +129,14 @@ void shared_mutex::unlock() {
 
 void shared_mutex::unlock_shared() {
   waiting_.require_own_thread("shared_mutex::unlock_shared", in_use());
-  if (readers_ == 0) {
-    throw std::logic_error("annulet: shared_mutex::unlock_shared: no fiber has it for reading");
+  // From the end: who came last often goes first.
+  const auto mine = std::find(readers_.rbegin(), readers_.rend(), waiting_.running().id);
+  if (mine == readers_.rend()) {
+    throw std::logic_error("annulet: shared_mutex::unlock_shared: " + waiting_.running().describe() +
+                           " does not have it for reading");
   }
-  --readers_;
+  *mine = readers_.back();
+  readers_.pop_back();
   serve();
 }
 
@@ -118,8 +145,9 @@ void shared_mutex::serve() noexcept {
   while (writer_ == nobody && !waiting_.empty()) {
     auto& next = static_cast<queued&>(waiting_.front());
     if (next.wants == wish::reading) {
-      ++readers_;
-    } else if (readers_ == 0) {
+      readers_.push_back(next.fiber().id);
+      --waiting_readers_;
+    } else if (readers_.empty()) {
       writer_ = next.fiber().id;
     } else {
       return;

@@ -206,6 +206,26 @@ TEST_CASE("what cannot work is refused in words and changes nothing") {
   m.unlock_shared();
 }
 
+TEST_CASE("nobody unlocks for a reader, and a reader that would wait for itself is told so") {
+  driven world;
+  shared_mutex m;
+  m.lock_shared();
+  m.lock_shared();  // nobody waits, so it may be had twice
+  spawn([&] {
+    CHECK_THROWS_WITH_AS(m.unlock_shared(), doctest::Contains("does not have it for reading"),
+                         std::logic_error);
+  }).join();
+  CHECK_THROWS_WITH_AS(m.lock(), doctest::Contains("would wait for itself"), std::logic_error);
+  auto writer = spawn([&] { const std::unique_lock lock(m); });
+  this_fiber::yield();
+  CHECK_THROWS_WITH_AS(m.lock_shared(), doctest::Contains("would wait for itself"), std::logic_error);
+  m.unlock_shared();
+  CHECK_FALSE(writer.done());
+  m.unlock_shared();
+  writer.join();
+  CHECK_THROWS_AS(m.unlock_shared(), std::logic_error);
+}
+
 TEST_CASE("fibers that wait when it is destroyed are told") {
   driven world;
   std::optional<shared_mutex> m(std::in_place);

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
 
 namespace annulet_test {
 
@@ -21,7 +22,7 @@ class shared_mutex_stage final : public stage {
   void act(task_id me) override {
     const auto dice = below(12);
     if (reads_[me]) {
-      dice < 4 ? try_either(me, dice) : unlock_shared(me);
+      dice < 4 ? act_as_reader(me, dice) : unlock_shared(me);
     } else if (writer_ == me && dice < 9) {
       unlock(me);
     } else if (dice < 3) {
@@ -33,8 +34,8 @@ class shared_mutex_stage final : public stage {
     } else if (dice < 11) {
       const limit until = some_limit();
       lock(me, "shared_mutex::lock", wish::writing, until, [&] { return said(mutex_->lock(until.real())); });
-    } else if (readers_ == 0 && one_in(2)) {
-      unlock_shared(me);  // which may not be
+    } else if (one_in(2)) {
+      unlock_shared(me);  // which may not be, also while others read
     } else {
       unlock(me);  // likewise, mostly
     }
@@ -67,8 +68,11 @@ class shared_mutex_stage final : public stage {
     if (writer_ == me) {
       return answer{outcome::misuse};
     }
-    if (wants == wish::reading ? take_shared() : take(me)) {
+    if (wants == wish::reading ? take_shared(me) : take(me)) {
       return model_.ends_at_once(me, {});
+    }
+    if (readers_.contains(me)) {
+      return answer{outcome::misuse};
     }
     wants_[me] = wants;
     const auto at_once = model_.waits(me, line_, until);
@@ -78,25 +82,25 @@ class shared_mutex_stage final : public stage {
     return at_once;
   }
   bool take(task_id me) {
-    if (writer_ || readers_ != 0) {
+    if (writer_ || !readers_.empty()) {
       return false;
     }
     writer_ = me;
     return true;
   }
-  bool take_shared() {
+  bool take_shared(task_id me) {
     if (writer_ || !line_.empty()) {
       return false;
     }
-    ++readers_;
+    readers_.insert(me);
     return true;
   }
   void serve() {
     while (!writer_ && !line_.empty()) {
       const task_id next = line_.front();
       if (wants_[next] == wish::reading) {
-        ++readers_;
-      } else if (readers_ == 0) {
+        readers_.insert(next);
+      } else if (readers_.empty()) {
         writer_ = next;
       } else {
         return;
@@ -104,11 +108,20 @@ class shared_mutex_stage final : public stage {
       model_.serve_first(line_);
     }
   }
+  // It waits for itself only where it would wait at all.
+  void act_as_reader(task_id me, std::size_t dice) {
+    if (dice < 3) {
+      try_either(me, 0);
+    } else {
+      const limit until = some_limit();
+      lock(me, "shared_mutex::lock", wish::writing, until, [&] { return said(mutex_->lock(until.real())); });
+    }
+  }
   void try_either(task_id me, std::size_t dice) {
     if (dice % 2 == 0) {
       require(mutex_->try_lock() == take(me), "shared_mutex::try_lock");
     } else if (!reads_[me]) {
-      reads_[me] = take_shared();
+      reads_[me] = take_shared(me);
       require(mutex_->try_lock_shared() == reads_[me], "shared_mutex::try_lock_shared");
     }
   }
@@ -121,9 +134,9 @@ class shared_mutex_stage final : public stage {
     require(allowed([&] { mutex_->unlock(); }) == may, "shared_mutex::unlock");
   }
   void unlock_shared(task_id me) {
-    const bool may = readers_ != 0;
+    const bool may = readers_.contains(me);
     if (may) {
-      --readers_;
+      readers_.erase(readers_.find(me));
       reads_[me] = false;
       serve();
     }
@@ -141,7 +154,7 @@ class shared_mutex_stage final : public stage {
   void destroyed() {
     model_.destroyed(line_);
     writer_.reset();
-    readers_ = 0;
+    readers_.clear();
     reads_.clear();
     ++life_;
   }
@@ -152,7 +165,7 @@ class shared_mutex_stage final : public stage {
   std::map<task_id, wish> wants_;  // of who waits
   std::map<task_id, bool> reads_;  // has it for reading, and knows it
   std::optional<task_id> writer_;
-  std::size_t readers_ = 0;
+  std::multiset<task_id> readers_;
   destroyed_and_made<annulet::shared_mutex> mutex_;
 };
 
