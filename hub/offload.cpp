@@ -4,8 +4,8 @@
 #include "threaded_calls.hpp"
 
 #include <annulet/runtime/errors.hpp>
+#include <annulet/runtime/fiber.hpp>
 
-#include <atomic>
 #include <cerrno>
 #include <cstdint>
 #include <system_error>
@@ -15,20 +15,16 @@ namespace annulet::detail {
 namespace {
 
 // Belongs to the fiber until it is submitted, and when it has ended while that waits; else to the pool, and
-// ends itself.
+// ends itself. All but run() is for the hub's thread.
 class offload_job final : public worker_pool::job {
  public:
-  explicit offload_job(std::unique_ptr<offloaded> work) noexcept : work_(std::move(work)) {}
+  offload_job(std::unique_ptr<offloaded> work, scheduler& fibers) noexcept
+      : work_(std::move(work)), fibers_(fibers) {}
 
-  void run() noexcept override {
-    work_->run();
-    if (fate_.exchange(fate::over, std::memory_order_acq_rel) == fate::dropped) {
-      work_.reset();
-    }
-  }
+  void run() noexcept override { work_->run(); }
   void ended() noexcept override {
     if (waiting_ == nullptr) {
-      delete this;
+      end_by_itself(std::unique_ptr<offload_job>(this));
       return;
     }
     collected_ = true;
@@ -37,21 +33,25 @@ class offload_job final : public worker_pool::job {
 
   void wait_with(waiter* w) noexcept { waiting_ = w; }
   [[nodiscard]] bool collected() const noexcept { return collected_; }
-  // Nobody wants it any more, and it has begun: it ends itself.
-  void drop() noexcept {
-    waiting_ = nullptr;
-    if (fate_.exchange(fate::dropped, std::memory_order_acq_rel) == fate::over) {
-      work_.reset();
-    }
-  }
   [[nodiscard]] std::unique_ptr<offloaded> take() noexcept { return std::move(work_); }
 
  private:
-  enum class fate : std::uint8_t { open, over, dropped };
+  // Destructors of the program's run in a fiber, not inside a wait; once the fibers have ended, there is
+  // none.
+  static void end_by_itself(std::unique_ptr<offload_job> job) noexcept {
+    if (job->fibers_.is_shutting_down()) {
+      return;
+    }
+    try {
+      spawn({.name = "offload", .place = {}}, [held = std::move(job)] {}).detach();
+    } catch (const std::exception&) {
+      // There is no stack to be had: it was destroyed here.
+    }
+  }
 
   std::unique_ptr<offloaded> work_;
-  std::atomic<fate> fate_{fate::open};
-  waiter* waiting_ = nullptr;  // this and the next: the hub's thread only
+  scheduler& fibers_;
+  waiter* waiting_ = nullptr;
   bool collected_ = false;
 };
 
@@ -62,7 +62,7 @@ class stay {
   ~stay() {
     job_->wait_with(nullptr);
     if (!job_->collected() && !threads_.withdraw(*job_)) {
-      job_.release()->drop();
+      (void)job_.release();  // it has begun, and ends itself
     }
   }
   stay(const stay&) = delete;
@@ -94,7 +94,7 @@ std::unique_ptr<offloaded> run_offloaded(std::unique_ptr<offloaded> work, deadli
     throw_late();
   }
   threaded_calls& threads = hub.io().threads();
-  auto job = std::make_unique<offload_job>(std::move(work));
+  auto job = std::make_unique<offload_job>(std::move(work), hub.fibers());
   if (!threads.submit(*job, worker_pool::urgency::bounded)) {
     throw std::system_error(EAGAIN, std::generic_category(), "annulet: offload: no thread is to be had");
   }

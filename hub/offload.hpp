@@ -4,12 +4,13 @@
 //   auto hash = annulet::offload([&] { return bcrypt(password); });
 //
 // A fiber that is killed, or late, does not wait for it: one that has not begun is not called, one that has
-// goes on, what it returns is dropped, and what it holds is destroyed on the pool's thread. So let it hold
-// what it uses, not refer to it, where that may come. The hub's end waits for those that run, as long as for
-// its fibers: one that goes on beyond hub_options::shutdown_limit ends the process.
+// goes on, and what it returns is dropped. So let it hold what it uses, not refer to it, where that may come.
+// What it holds is destroyed on the hub's thread in any case. The hub's end waits for those that run, as long
+// as for its fibers: one that goes on beyond hub_options::shutdown_limit ends the process.
 //
 // The pool is the one that makes calls on disks: four such functions run at a time, and more where some of
-// them take long. Its threads have no hub, and block signals.
+// them take long. Its threads have no hub. They block all signals, but for the one that interrupts them
+// (hub.hpp), and a process that such a function starts inherits that.
 #pragma once
 
 #include <annulet/runtime/deadline.hpp>
@@ -45,22 +46,21 @@ class offloaded_call final : public offloaded {
   using result = std::invoke_result_t<F>;
 
   template <class G>
-  explicit offloaded_call(G&& fn) : fn_(std::in_place, std::forward<G>(fn)) {}
+  explicit offloaded_call(G&& fn) : fn_(std::forward<G>(fn)) {}
 
   void run() noexcept override {
     try {
       if constexpr (std::is_void_v<result>) {
-        std::move (*fn_)();
+        std::move(fn_)();
       } else if constexpr (std::is_reference_v<result>) {
-        auto&& place = std::move(*fn_)();
+        auto&& place = std::move(fn_)();
         value_ = std::addressof(place);
       } else {
-        value_.emplace(std::move(*fn_)());
+        value_.emplace(std::move(fn_)());
       }
     } catch (...) {
       error_ = std::current_exception();
     }
-    fn_.reset();
   }
 
   result take() {
@@ -80,7 +80,7 @@ class offloaded_call final : public offloaded {
       std::is_void_v<result>, nothing,
       std::conditional_t<std::is_reference_v<result>, std::remove_reference_t<result>*, result>>;
 
-  std::optional<F> fn_;
+  F fn_;
   std::optional<stored> value_;
   std::exception_ptr error_;
 };

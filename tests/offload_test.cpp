@@ -1,5 +1,6 @@
 #include <annulet/hub/offload.hpp>
 
+#include <annulet/hub/descriptor.hpp>
 #include <annulet/hub/hub.hpp>
 #include <annulet/runtime/cancellation.hpp>
 #include <annulet/runtime/errors.hpp>
@@ -10,6 +11,7 @@
 #include <annulet/runtime/this_fiber.hpp>
 
 #include "support/cancelled.hpp"
+#include "support/files.hpp"
 #include "support/child.hpp"
 
 #include <doctest/doctest.h>
@@ -117,8 +119,17 @@ TEST_CASE("a fiber that is killed or late does not wait, and what it offloaded e
     while (destroyed_by == 0) {
       this_fiber::sleep_for(100us);
     }
-    CHECK(destroyed_by != ::gettid());
+    CHECK(destroyed_by == ::gettid());
   }
+}
+
+TEST_CASE("what it holds is destroyed on the hub's thread, so it may hold what belongs there") {
+  hub home;
+  std::atomic<pid_t> destroyed_by{0};
+  offload([m = mark(&destroyed_by)] {});
+  CHECK(destroyed_by == ::gettid());
+  auto [mine, its] = annulet::test::make_pipe();
+  offload([held = annulet::descriptor::adopt(mine.release()), other = spawn([] {})] {});
 }
 
 TEST_CASE("one that has not begun when its fiber is killed is not called") {
