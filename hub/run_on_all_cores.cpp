@@ -70,9 +70,14 @@ class crew {
     verdict_.wait(verdict::open, std::memory_order_acquire);
     return verdict_.load(std::memory_order_acquire) == verdict::go;
   }
-  // One could not begin, and none will.
+  // One could not begin, and none will. What kept the first from it may keep them all, and is told once.
   void fail(const std::exception_ptr& error) noexcept {
-    note(error);
+    {
+      const std::lock_guard lock(mutex_);
+      if (error_ == nullptr) {
+        error_ = error;
+      }
+    }
     decide(verdict::leave);
   }
   void note(const std::exception_ptr& error) noexcept {
@@ -152,6 +157,8 @@ void run_on_all_cores(const std::function<void(hub&, std::size_t)>& fn, const co
   } catch (const std::system_error& e) {
     all.fail(std::make_exception_ptr(
         std::system_error(e.code(), "annulet: run_on_all_cores: a thread is not to be had")));
+  } catch (...) {
+    all.fail(std::current_exception());
   }
   if (others.size() + 1 == count) {
     run(0);

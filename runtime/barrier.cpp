@@ -7,8 +7,9 @@ namespace annulet {
 
 barrier::barrier(std::size_t count, std::function<void()> completion)
     : count_(count), completion_(std::move(completion)) {
-  if (count == 0) {
-    throw std::invalid_argument("annulet: barrier: a count of 0");
+  if (count == 0 || count > max) {
+    throw std::invalid_argument(count == 0 ? "annulet: barrier: a count of 0"
+                                           : "annulet: barrier: a negative count");
   }
 }
 

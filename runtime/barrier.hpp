@@ -8,14 +8,18 @@
 
 #include <cstddef>
 #include <functional>
+#include <limits>
 
 namespace [[gnu::visibility("default")]] annulet {
 
 class barrier {
  public:
+  static constexpr std::size_t max = std::numeric_limits<std::ptrdiff_t>::max();
+
   // `completion` is called each time that all have arrived, by the last of them, before anyone goes on. It
   // must not park: who arrives meanwhile gets std::logic_error. What it throws comes out of that fiber's
-  // call; the others go on. std::invalid_argument for a count of 0.
+  // call; the others go on. std::invalid_argument for a count of 0, and for more than `max`,
+  // as what was negative is.
   explicit barrier(std::size_t count, std::function<void()> completion = {});
   barrier(const barrier&) = delete;
   barrier& operator=(const barrier&) = delete;

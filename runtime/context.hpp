@@ -28,7 +28,7 @@ inline context make_context(std::byte* top, std::size_t size, void (*entry)(arri
 // would be mispredicted, up to its outermost frame. So it is jumped to as well: then the entries are those of
 // the fiber that left, which has often parked by the same calls.
 inline arrival jump(context to, void* word) noexcept {
-#if defined(__x86_64__) && defined(__GNUC__)
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__APX_F__)
   arrival from;
   asm volatile(
       "leaq 1f(%%rip), %%rax\n\t"
@@ -44,7 +44,7 @@ inline arrival jump(context to, void* word) noexcept {
 #if defined(__AVX512F__)
       ,
       "xmm16", "xmm17", "xmm18", "xmm19", "xmm20", "xmm21", "xmm22", "xmm23", "xmm24", "xmm25", "xmm26",
-      "xmm27", "xmm28", "xmm29", "xmm30", "xmm31", "k1", "k2", "k3", "k4", "k5", "k6", "k7"
+      "xmm27", "xmm28", "xmm29", "xmm30", "xmm31", "k0", "k1", "k2", "k3", "k4", "k5", "k6", "k7"
 #endif
   );
   return from;

@@ -32,7 +32,8 @@ spawn_room::spawn_room(const spawn_options& options, std::size_t frame_size, std
   std::byte* const start = memory_.memory.data();
   const std::size_t size = memory_.memory.size();
   const std::size_t taken = color_of(start) + frame_size + alignment;
-  if (taken > size || size - taken < smallest_stack_size() - 4096) {
+  constexpr std::size_t most_taken = 4096;  // of the smallest stack, which leaves enough for a wait
+  if (taken > size || size - taken < smallest_stack_size() - most_taken) {
     stack_pool::release(memory_);
     throw std::invalid_argument("annulet: spawn: a stack of " + std::to_string(size) +
                                 " bytes is too small for a callable and result of " +
@@ -71,14 +72,17 @@ control_block& fiber_handle::require(const char* call) const {
   return *block_;
 }
 
-bool fiber_handle::join(deadline until) {
-  control_block& block = require("join");
+bool fiber_handle::join(deadline until, const char* call) {
+  control_block& block = require(call);
+  scheduler& here = *scheduler::current();
+  here.throw_if_overdue();
   if (block.state == fiber_state::done) {
+    here.breathe_quietly(1);
     return true;
   }
-  scheduler& here = *scheduler::current();
   if (&block == &here.running()) {
-    throw std::logic_error("annulet: fiber::join: " + block.describe() + " would wait for itself");
+    throw std::logic_error(std::string("annulet: fiber::") + call + ": " + block.describe() +
+                           " would wait for itself");
   }
   if (until.is_past()) {
     here.breathe(1);
@@ -112,7 +116,7 @@ void fiber_handle::drop() noexcept {
 }
 
 void fiber_handle::await_value(deadline until) {
-  if (!join(until)) {
+  if (!join(until, "get")) {
     throw deadline_passed("annulet: fiber::get: the deadline passed");
   }
   control_block& block = require("get");  // another fiber may have detached it meanwhile

@@ -152,7 +152,7 @@ class fiber_handle {
   // std::logic_error.
   void join() { (void)join(deadline::never()); }
   // False where the deadline came first.
-  bool join(deadline until);
+  bool join(deadline until) { return join(until, "join"); }
   // Ends the fiber where it is parked, or at its next park or yield; one that has not begun never runs. Does
   // not wait for that. Nothing happens to one that is done.
   void kill();
@@ -171,6 +171,7 @@ class fiber_handle {
   explicit fiber_handle(control_block& block) noexcept : block_(&block) {}
   ~fiber_handle() { drop(); }
 
+  bool join(deadline until, const char* call);
   // The block, if this call may be made: throws std::logic_error (empty), wrong_thread, hub_gone.
   [[nodiscard]] control_block& require(const char* call) const;
   // Parks until done; throws the body's error, fiber_failed, or deadline_passed.
@@ -182,7 +183,8 @@ class fiber_handle {
 
 }  // namespace detail
 
-// Owns nothing but the right to ask: a fiber lives on without its handle. Move-only, for its hub's thread.
+// Owns nothing but the right to ask: a fiber lives on without its handle. Move-only, for its hub's thread;
+// when the hub has ended, all handles of its fibers are for one thread, whichever that is.
 // Every call throws std::logic_error on an empty handle, wrong_thread from another thread, and hub_gone when
 // the hub has ended.
 template <class T>

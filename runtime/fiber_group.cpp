@@ -25,6 +25,9 @@ struct asker : waiter {
 place_in_group::place_in_group(fiber_group& group, deadline until) : group_(&group) {
   constexpr const char* call = "fiber_group::spawn";
   group.begin(call);
+  if (group.ending_ && group.for_room_.running().keeper != &group) {
+    throw std::logic_error("annulet: fiber_group::spawn: kill_and_join is just ending the group");
+  }
   if (group.taken_ != group.limit_) {
     ++group.taken_;
     group.places_.push_back(*this);

@@ -72,7 +72,8 @@ class fiber_group final : private detail::member_keeper {
 
   // Makes a member that calls f(); what it returns is dropped. Parks while there are as many as the limit; a
   // member that spawns so into its own group may wait for itself. False where the deadline came first. Throws
-  // what annulet::spawn does, and what ends a wait; then nothing was spawned.
+  // what annulet::spawn does, and what ends a wait; and std::logic_error where the group was destroyed
+  // meanwhile, or kill_and_join() is ending it, and the caller is no member. Then nothing was spawned.
   template <class F>
   requires std::invocable<std::decay_t<F>>
   bool spawn(F&& f, deadline until = deadline::never(),

@@ -5,6 +5,12 @@
 
 namespace annulet {
 
+latch::latch(std::size_t count) : count_(count) {
+  if (count > max) {
+    throw std::invalid_argument("annulet: latch: a negative count");
+  }
+}
+
 void latch::count_down(std::size_t by) {
   waiting_.require_own_thread("latch::count_down");
   if (by > count_) {

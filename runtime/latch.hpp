@@ -7,12 +7,16 @@
 #include "wait_queue.hpp"
 
 #include <cstddef>
+#include <limits>
 
 namespace [[gnu::visibility("default")]] annulet {
 
 class latch {
  public:
-  explicit latch(std::size_t count) noexcept : count_(count) {}
+  static constexpr std::size_t max = std::numeric_limits<std::ptrdiff_t>::max();
+
+  // std::invalid_argument for more than `max`, as what was negative is.
+  explicit latch(std::size_t count);
   latch(const latch&) = delete;
   latch& operator=(const latch&) = delete;
   // Fibers that still wait get std::logic_error out of wait().

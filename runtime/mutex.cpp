@@ -5,13 +5,13 @@
 #include <annulet_plants.hpp>
 
 #include <stdexcept>
+#include <string>
 
 namespace annulet {
 
 using detail::waiter;
 
-bool mutex::lock(deadline until) {
-  constexpr const char* call = "mutex::lock";
+bool mutex::lock(deadline until, const char* call) {
   detail::control_block& self = waiting_.begin(call, holder_ != nobody);
   if (holder_ == nobody) {
     holder_ = self.id;
@@ -19,14 +19,14 @@ bool mutex::lock(deadline until) {
     return true;
   }
   if (holder_ == self.id) {
-    throw std::logic_error("annulet: mutex::lock: " + self.describe() + " has it already");
+    throw std::logic_error(std::string("annulet: ") + call + ": " + self.describe() + " has it already");
   }
   waiter w(self);
   return waiting_.park_here(w, w, until, call);
 }
 
-bool mutex::try_lock() {
-  const detail::control_block& self = waiting_.require_own_thread("mutex::try_lock", holder_ != nobody);
+bool mutex::try_lock(const char* call) {
+  const detail::control_block& self = waiting_.require_own_thread(call, holder_ != nobody);
   if (holder_ != nobody) {
     return false;
   }
@@ -34,10 +34,10 @@ bool mutex::try_lock() {
   return true;
 }
 
-void mutex::unlock() {
-  const detail::control_block& self = waiting_.require_own_thread("mutex::unlock", holder_ != nobody);
+void mutex::unlock(const char* call) {
+  const detail::control_block& self = waiting_.require_own_thread(call, holder_ != nobody);
   if (holder_ != self.id) {
-    throw std::logic_error("annulet: mutex::unlock: " + self.describe() + " does not have it");
+    throw std::logic_error(std::string("annulet: ") + call + ": " + self.describe() + " does not have it");
   }
   if (waiting_.empty()) {
     holder_ = nobody;
@@ -47,7 +47,9 @@ void mutex::unlock() {
   waiting_.wake_one();
 }
 
-bool mutex::held() { return holder_ == waiting_.require_own_thread("mutex::held", holder_ != nobody).id; }
+bool mutex::held(const char* call) {
+  return holder_ == waiting_.require_own_thread(call, holder_ != nobody).id;
+}
 
 // For who gave it up in order to wait: nothing ends this but having it again. False where it was destroyed.
 bool mutex::relock() {

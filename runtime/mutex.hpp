@@ -25,14 +25,14 @@ class mutex {
   // Parks until it is this fiber's. std::logic_error where it is already.
   void lock() { (void)lock(deadline::never()); }
   // False where the deadline came first.
-  [[nodiscard]] bool lock(deadline until);
+  [[nodiscard]] bool lock(deadline until) { return lock(until, "mutex::lock"); }
   // Does not park. False where somebody has it, this fiber included.
-  bool try_lock();
+  bool try_lock() { return try_lock("mutex::try_lock"); }
   // Does not park. std::logic_error where another fiber has it, or none.
-  void unlock();
+  void unlock() { unlock("mutex::unlock"); }
 
   // Whether the running fiber has it.
-  [[nodiscard]] bool held();
+  [[nodiscard]] bool held() { return held("mutex::held"); }
 
   // For std::unique_lock(m, 50ms).
   bool try_lock_for(deadline until) { return lock(until); }
@@ -40,6 +40,13 @@ class mutex {
 
  private:
   friend class condition_variable;
+  friend class recursive_mutex;
+
+  // For who calls them something else.
+  bool lock(deadline until, const char* call);
+  bool try_lock(const char* call);
+  void unlock(const char* call);
+  bool held(const char* call);
 
   [[nodiscard]] bool relock();
 

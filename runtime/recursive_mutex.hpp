@@ -13,26 +13,29 @@ class recursive_mutex {
   void lock() { (void)lock(deadline::never()); }
   // False where the deadline came first.
   [[nodiscard]] bool lock(deadline until) {
-    if (mutex_.held()) {
+    constexpr const char* call = "recursive_mutex::lock";
+    if (mutex_.held(call)) {
       detail::wait_queue::throw_if_overdue();
       ++locked_again_;
       detail::wait_queue::breathe();
       return true;
     }
-    return mutex_.lock(until);  // after which this may be gone
+    return mutex_.lock(until, call);  // after which this may be gone
   }
   // Does not park. False where another fiber has it.
   bool try_lock() {
-    if (!mutex_.held()) {
-      return mutex_.try_lock();
+    constexpr const char* call = "recursive_mutex::try_lock";
+    if (!mutex_.held(call)) {
+      return mutex_.try_lock(call);
     }
     ++locked_again_;
     return true;
   }
   // Does not park. std::logic_error where another fiber has it, or none.
   void unlock() {
-    if (!mutex_.held() || locked_again_ == 0) {
-      mutex_.unlock();
+    constexpr const char* call = "recursive_mutex::unlock";
+    if (!mutex_.held(call) || locked_again_ == 0) {
+      mutex_.unlock(call);
     } else {
       --locked_again_;
     }

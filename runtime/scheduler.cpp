@@ -338,8 +338,7 @@ void scheduler::declare_deadlock() {
   if (!can_throw) {
     fail(
         "deadlock, and the main fiber cannot be told, for it is unwinding, ending or shielded, or it waits "
-        "for "
-        "what it must have back, as a condition variable's mutex\n" +
+        "for what it must have back, as a condition variable's mutex\n" +
         list_fibers());
   }
   try {

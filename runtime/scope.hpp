@@ -33,6 +33,7 @@ namespace [[gnu::visibility("default")]] annulet {
 template <std::invocable<fiber_group&> Body>
 std::invoke_result_t<Body, fiber_group&> scope(Body&& body, std::size_t limit = fiber_group::unlimited) {
   using result = std::invoke_result_t<Body, fiber_group&>;
+  detail::wait_queue::require_hub("scope");
   fiber_group children(limit);
   const auto get_all = [&] {
     do {
@@ -78,6 +79,7 @@ auto map_in_fibers(std::size_t limit, Range&& range, F fn) {
   if (limit == 0) {
     throw std::invalid_argument("annulet: map_in_fibers: a limit of 0");
   }
+  detail::wait_queue::require_hub("map_in_fibers");
   const auto for_each = [&](auto&& spawn_one) {
     scope(
         [&](fiber_group& children) {

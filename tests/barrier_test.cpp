@@ -96,6 +96,12 @@ TEST_CASE("a barrier's completion that parks lets nobody through before it is ov
   third.get();
 }
 
+TEST_CASE("a negative count is refused") {
+  CHECK_THROWS_AS(latch(static_cast<std::size_t>(-1)), std::invalid_argument);
+  CHECK_THROWS_AS(annulet::barrier(static_cast<std::size_t>(-1)), std::invalid_argument);
+  CHECK_NOTHROW(latch(latch::max));
+}
+
 TEST_CASE("a latch opens when it has been counted down, once and for all") {
   driven world;
   latch done(3);

@@ -388,6 +388,32 @@ TEST_CASE("calls on an empty group starve nobody") {
   }
 }
 
+TEST_CASE("while kill_and_join ends a group nobody outside it spawns into it, so it comes to an end") {
+  driven world;
+  fiber_group group;
+  group.spawn([] {
+    CHECK(killed_in([] { this_fiber::sleep_for(1h); }));
+    this_fiber::sleep_for(5ms);
+  });
+  unsigned refused = 0;
+  auto spawner = spawn([&] {
+    this_fiber::sleep_for(1ms);
+    for (int i = 0; i < 3; ++i) {
+      try {
+        group.spawn([] {});
+      } catch (const std::logic_error& e) {
+        CHECK(std::string(e.what()) == "annulet: fiber_group::spawn: kill_and_join is just ending the group");
+        ++refused;
+      }
+    }
+  });
+  this_fiber::yield();
+  group.kill_and_join();
+  CHECK(refused == 3);
+  CHECK(group.spawn([] {}));
+  CHECK(group.join());
+}
+
 TEST_CASE("kill_and_join ends those too that waited for room, and leaves none") {
   driven world;
   fiber_group group(1);

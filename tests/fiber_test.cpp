@@ -57,6 +57,28 @@ struct teller {
 
 }  // namespace
 
+TEST_CASE("who joins fibers that have ended again and again lets others run, and can be killed") {
+  driven world;
+  auto ended = spawn([] {});
+  ended.join();
+  bool ran = false;
+  auto joins = spawn([&] {
+    spawn([&] { ran = true; }).detach();
+    for (int i = 0; i < 1'000'000 && !ran; ++i) {
+      ended.join();
+    }
+    CHECK(ran);
+    this_fiber::yield();
+    for (;;) {
+      ended.join();
+    }
+  });
+  this_fiber::yield();
+  this_fiber::yield();
+  joins.kill();
+  CHECK(joins.join(1h));
+}
+
 TEST_CASE("spawn takes functions, lambdas, members and arguments, and get gives the value back") {
   driven world;
   CHECK(spawn(add, 2, 3).get() == 5);

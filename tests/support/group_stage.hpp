@@ -76,6 +76,9 @@ class group_stage final : public stage {
     if (const auto thrown = model_.throws_overdue(me)) {
       return thrown;
     }
+    if (ending_ && !is_member(me)) {
+      return answer{outcome::misuse};
+    }
     if (taken_ == limit_) {
       return model_.waits(me, for_room_, until);
     }
