@@ -11,8 +11,8 @@
 #include <annulet/runtime/this_fiber.hpp>
 
 #include "support/cancelled.hpp"
-#include "support/files.hpp"
 #include "support/child.hpp"
+#include "support/files.hpp"
 
 #include <doctest/doctest.h>
 
