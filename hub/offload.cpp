@@ -7,7 +7,6 @@
 #include <annulet/runtime/fiber.hpp>
 
 #include <cerrno>
-#include <cstdint>
 #include <system_error>
 
 namespace annulet::detail {

@@ -69,13 +69,16 @@ inline void scheduler::arrive(void* stopped_at, void* from) noexcept {
   self.parked_on = &w;
   self.state = fiber_state::parked;
   breaths_ = 0;  // others run now
+  if (w.has_news()) [[unlikely]] {
+    make_ready(self);  // after them it looks again
+  }
   if (killed_at_this_park(self)) {
     kill(self);
   }
   dispatch();
   outside_waits_ -= outside;
   if (w.why_ == wake_reason::none) [[unlikely]] {
-    self.parked_on = nullptr;  // a hint
+    self.parked_on = nullptr;  // a hint: it looks, and parks again where that came to nothing
   }
   return w.why_;
 }

@@ -118,8 +118,8 @@ std::optional<std::size_t> wait_for_any(std::span<wait_case* const> cases, deadl
   in_lines all(cases, w);
   all.enlist_all();
   for (;;) {
-    // To ask one of them may have brought news for another.
-    switch (w.has_news() ? w.reason() : here.park(w, until, wakers_of(cases))) {
+    // To ask one of them may have brought news for another: then this parks only for others' turn.
+    switch (here.park(w, until, wakers_of(cases))) {
       case wake_reason::none:  // a hint
       case wake_reason::ready:
         w.heed();

@@ -67,12 +67,12 @@ class waiter : public wait_place, private timer_node {
   // It is woken as ready only when that has been said in so many of its places.
   void await(std::size_t places) noexcept { awaited_ = places; }
   // A hint does not end the wait. The fiber heeds it, looks whether there is what it waits for, and parks
-  // again where there is not, and nothing is new since:
+  // again where there is not:
   //
-  //   reason    hinted   parked, or about to      it runs
-  //   none      no       nobody came              it looked; it may park
-  //   none      yes      it is to run and look    what is new came while it looked: it looks again
-  //   any       -        it was woken             the same: the wait is over
+  //   reason   hinted   it is parked           it runs, and parks next
+  //   none     no       nobody came            it stays until somebody comes
+  //   none     yes      it is to look          others have their turn, then it looks again
+  //   any      -        it was woken           the same, and the wait is over
   [[nodiscard]] bool has_news() const noexcept { return hinted_ || why_ != wake_reason::none; }
   void heed() noexcept { hinted_ = false; }
   [[nodiscard]] wake_reason reason() const noexcept { return why_; }

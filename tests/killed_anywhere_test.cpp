@@ -2,6 +2,7 @@
 // it comes through. Wherever it was, nothing is left of it: no fiber, lock, descriptor, request or memory.
 // This program counts what operator new has given and not got back.
 #include "support/acts.hpp"
+#include "support/counted_blocks.hpp"
 #include "support/files.hpp"
 
 #include <annulet/hub/hub.hpp>
@@ -13,36 +14,14 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
-#include <cstdlib>
-#include <new>
 #include <string>
 
 using namespace annulet::test;
 using namespace std::chrono_literals;
 namespace this_fiber = annulet::this_fiber;
-
-namespace {
-
-std::atomic<std::ptrdiff_t> blocks_in_use{0};
-
-}  // namespace
-
-[[gnu::noinline]] void* operator new(std::size_t size) {
-  if (void* const memory = std::malloc(size)) {
-    ++blocks_in_use;
-    return memory;
-  }
-  throw std::bad_alloc();
-}
-[[gnu::noinline]] void operator delete(void* memory) noexcept {
-  blocks_in_use -= memory != nullptr ? 1 : 0;
-  std::free(memory);
-}
-void operator delete(void* memory, std::size_t) noexcept { operator delete(memory); }
 
 namespace {
 

@@ -73,6 +73,69 @@ TEST_CASE("what one selector's look takes in for another, that was asked before,
   CHECK(look(a).size() == 1);
 }
 
+namespace {
+
+// Hints again and again, as a descriptor does on which much happens that others have consumed by then.
+class restless final : public annulet::detail::wait_case {
+ public:
+  unsigned looks = 0;
+
+  bool take() override { return false; }
+  void enlist(annulet::detail::waiter& w) override {
+    w.stand_in(place_.emplace(w, true));
+    hint();
+  }
+  [[nodiscard]] const annulet::detail::wait_place* place() const noexcept override {
+    return place_ ? &*place_ : nullptr;
+  }
+  [[nodiscard]] bool hears_hints() const noexcept override { return true; }
+  bool was_told() override {
+    ++looks;
+    hint();
+    return false;
+  }
+  void leave() noexcept override { place_.reset(); }
+  [[nodiscard]] bool is_outside() const noexcept override { return true; }
+
+ private:
+  void hint() noexcept { place_->wake(annulet::detail::wake_reason::ready); }
+
+  std::optional<annulet::detail::wait_place> place_;
+};
+
+}  // namespace
+
+TEST_CASE("hints that never cease and come to nothing hold up neither others, nor a kill, nor the deadline") {
+  hub home;
+  annulet::queue<int> items(1);
+  annulet::popping item(items);
+  restless hints;
+  auto waits = spawn([&] { return wait_any(annulet::deadline::never(), hints, item); });
+  annulet::this_fiber::sleep_for(2ms);  // and main's turn comes
+  CHECK_FALSE(waits.done());
+  CHECK(hints.looks > 0);
+  SUBCASE("what it waits for") {
+    items.push(1);
+    CHECK(waits.get() == 1u);
+  }
+  SUBCASE("a kill") {
+    auto killed = spawn([&] {
+      restless others;
+      return killed_in([&] { (void)wait_any(annulet::deadline::never(), others); });
+    });
+    annulet::this_fiber::yield();
+    killed.kill();
+    CHECK(killed.get());
+    waits.kill();
+    CHECK(waits.join(limit));
+  }
+  SUBCASE("the deadline") {
+    restless others;
+    CHECK_FALSE(wait_any(3ms, others).has_value());
+    waits.kill();
+  }
+}
+
 TEST_CASE("a selector with something to report is chosen, and reports it when it is asked") {
   hub home;
   selector sel;

@@ -4,6 +4,7 @@
 //
 // ANNULET_RACE_ROUNDS says how many races there are in each of the three cases.
 #include "support/wait_races.hpp"
+#include "support/counted_blocks.hpp"
 #include "support/files.hpp"
 
 #include <annulet/hub/io.hpp>
@@ -17,12 +18,9 @@
 
 #include <doctest/doctest.h>
 
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <memory>
-#include <new>
 #include <span>
 #include <utility>
 #include <vector>
@@ -31,25 +29,6 @@
 
 using namespace annulet::test;
 using annulet::deadline;
-
-namespace {
-
-std::atomic<std::ptrdiff_t> blocks_in_use{0};
-
-}  // namespace
-
-[[gnu::noinline]] void* operator new(std::size_t size) {
-  if (void* const memory = std::malloc(size)) {
-    ++blocks_in_use;
-    return memory;
-  }
-  throw std::bad_alloc();
-}
-[[gnu::noinline]] void operator delete(void* memory) noexcept {
-  blocks_in_use -= memory != nullptr ? 1 : 0;
-  std::free(memory);
-}
-void operator delete(void* memory, std::size_t) noexcept { operator delete(memory); }
 
 namespace {
 
