@@ -86,6 +86,13 @@ class engine {
   [[nodiscard]] const engine_info& report() const noexcept { return report_; }
   void note_report(engine_info report) noexcept { report_ = std::move(report); }
 
+  // What it asked of the kernel so far: hub_counts.hpp.
+  struct counts {
+    std::uint64_t enters = 0;
+    std::uint64_t requests = 0;
+  };
+  [[nodiscard]] virtual counts counted() const noexcept = 0;
+
  protected:
   void note_change(watch& w) noexcept {
     if (!static_cast<list_hook<pending_tag>&>(w).linked()) {

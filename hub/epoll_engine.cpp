@@ -198,6 +198,7 @@ int epoll_engine::hand_over(int fd, entry& at) noexcept {
 
 int epoll_engine::control(int operation, int fd, const entry& at) noexcept {
   epoll_event event{at.events, {.u64 = std::uint64_t{at.generation} << 32 | static_cast<std::uint32_t>(fd)}};
+  ++counts_.requests;
   return kernel(SYS_epoll_ctl, epoll_fd_, operation, fd, &event).error();
 }
 
@@ -308,6 +309,7 @@ void epoll_engine::stop_waiting(threaded_call& call) noexcept {
 // --- from the kernel
 
 io_result epoll_engine::wait_for_events(std::optional<std::int64_t> nanoseconds, int most) noexcept {
+  ++counts_.enters;
   if (has_pwait2_) {
     timespec limit{};
     if (nanoseconds) {

@@ -40,6 +40,7 @@ class epoll_engine final : public engine {
   void flush() noexcept override;
   void wait(deadline until) noexcept override;
   [[nodiscard]] int wake_fd() const noexcept override { return wake_fd_; }
+  [[nodiscard]] counts counted() const noexcept override { return counts_; }
   [[nodiscard]] threaded_calls& threads() noexcept override { return *calls_; }
   [[nodiscard]] const engine_info& info() const noexcept override { return info_; }
 
@@ -78,6 +79,7 @@ class epoll_engine final : public engine {
   engine_info info_;
   int epoll_fd_ = -1;
   int wake_fd_ = -1;
+  counts counts_;
   bool has_pwait2_ = true;
   bool stale_ = false;      // an event came for nobody
   std::uint64_t told_ = 0;  // events and completions, ever

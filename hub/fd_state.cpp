@@ -130,7 +130,7 @@ void fd_state::call_off_requests() noexcept {
 
 void fd_state::await_requests() {
   while (!requests_.empty()) {
-    waiter ended(hub_.fibers().running());
+    waiter ended(hub_.fibers().running(), "close", number_);
     closers_.push_back(ended);
     (void)hub_.fibers().park_uninterrupted(ended, deadline::never(), wakers::outside);
   }

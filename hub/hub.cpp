@@ -54,6 +54,13 @@ hub_handle hub::handle() { return hub_handle(own("hub::handle").link()); }
 
 const engine_info& hub::engine_report() const { return own("hub::engine_report").io().report(); }
 
+hub_counts hub::counts() const {
+  detail::hub_core& core = own("hub::counts");
+  const detail::scheduler_counts fibers = core.fibers().counts();
+  const detail::engine::counts kernel = core.io().counted();
+  return {fibers.spawned, fibers.switches, fibers.parks, fibers.wakes, kernel.enters, kernel.requests};
+}
+
 std::size_t hub::fiber_count() const { return own("hub::fiber_count").fibers().fibers(); }
 
 }  // namespace annulet

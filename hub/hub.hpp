@@ -18,6 +18,7 @@
 #pragma once
 
 #include "engine_info.hpp"
+#include "hub_counts.hpp"
 #include "hub_link.hpp"
 #include "hub_options.hpp"
 
@@ -102,6 +103,8 @@ class hub {
   [[nodiscard]] const engine_info& engine_report() const;
   // How many fibers are alive, the main one not counted.
   [[nodiscard]] std::size_t fiber_count() const;
+  // What it has done so far. On this thread only, else wrong_thread.
+  [[nodiscard]] hub_counts counts() const;
 
  private:
   friend detail::hub_core& detail::core_of(const hub& h) noexcept;

@@ -33,7 +33,10 @@ scheduler_options fiber_options(const hub_options& options) {
   if (options.shutdown_limit <= std::chrono::nanoseconds::zero()) {
     throw std::invalid_argument("annulet: hub_options::shutdown_limit must be more than 0");
   }
-  return {options.stack_size, options.guard, options.look_every};
+  if (options.slow_slice < std::chrono::nanoseconds::zero()) {
+    throw std::invalid_argument("annulet: hub_options::slow_slice must not be negative");
+  }
+  return {options.stack_size, options.guard, options.look_every, options.slow_slice.count()};
 }
 
 }  // namespace
@@ -41,7 +44,8 @@ scheduler_options fiber_options(const hub_options& options) {
 hub_core::hub_core(const hub_options& options)
     : scheduler_(*this, fiber_options(options)),
       engine_(make_engine(options)),
-      shutdown_limit_(options.shutdown_limit) {
+      shutdown_limit_(options.shutdown_limit),
+      dump_signal_(options.dump_signal, *link_) {
   link_->share_wake_fd(engine_->wake_fd());
   link_->hub = this;
   current_ = this;
@@ -174,7 +178,7 @@ void hub_core::close_lingering(int duplicate) {
   request r;
   engine_->start(r, {.what = operation::call::close, .fd = duplicate});
   while (!r.done()) {
-    waiter w(scheduler_.running());
+    waiter w(scheduler_.running(), "close", duplicate);
     r.wait_with(&w);
     (void)scheduler_.park_uninterrupted(w, deadline::never(), wakers::outside);
     r.wait_with(nullptr);
@@ -210,6 +214,12 @@ void hub_core::end_threads(deadline limit) noexcept {
 
 // --- the world outside, for the scheduler
 
+std::int64_t hub_core::about_now() const noexcept {
+  timespec now{};
+  ::clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+  return std::int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
+}
+
 std::int64_t hub_core::now() const noexcept {
   return std::chrono::nanoseconds(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
@@ -239,12 +249,23 @@ void hub_core::look() noexcept {
 
 // What other threads have left.
 void hub_core::deliver() noexcept {
+  if (link_->dump_was_asked()) [[unlikely]] {
+    dump();
+  }
   for (posted* ring = link_->rings.take(); ring != nullptr;) {
     const std::unique_ptr<posted> now(std::exchange(ring, inbox::next(*ring)));
     now->run();
   }
   if (has_posts()) {
     run_posts();
+  }
+}
+
+void hub_core::dump() noexcept {
+  try {
+    report(scheduler_.dump(dump_format::text));
+  } catch (const std::bad_alloc&) {
+    report("there is no memory to list the fibers");
   }
 }
 

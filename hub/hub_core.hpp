@@ -2,6 +2,7 @@
 #pragma once
 
 #include "disk_transfers.hpp"
+#include "dump_signal.hpp"
 #include "engine.hpp"
 #include "fd_state.hpp"
 #include "hub_link.hpp"
@@ -80,6 +81,7 @@ class hub_core final : public idle_source {
   void wait(deadline until) noexcept override;
   void look() noexcept override;
   [[nodiscard]] std::int64_t now() const noexcept override;
+  [[nodiscard]] std::int64_t about_now() const noexcept override;
   [[nodiscard]] bool has_outside_handles() const noexcept override;
   [[nodiscard]] std::shared_ptr<door> way_in() noexcept override { return link_; }
 
@@ -89,6 +91,7 @@ class hub_core final : public idle_source {
   [[noreturn, gnu::cold]] static void throw_not_ours(const hub_core* hub, const char* call);
   [[nodiscard]] bool has_posts() const noexcept { return undelivered_ != nullptr || !link_->posts.empty(); }
   void deliver() noexcept;
+  void dump() noexcept;
   void run_posts() noexcept;
   void glance() noexcept;
   void end_watches() noexcept;
@@ -110,6 +113,7 @@ class hub_core final : public idle_source {
   std::array<signal_use, NSIG> signals_{};
   bool delivery_failed_ = false;
   std::chrono::nanoseconds shutdown_limit_;
+  dump_signal dump_signal_;
 };
 
 }  // namespace annulet::detail

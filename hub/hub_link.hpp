@@ -56,6 +56,15 @@ class hub_link final : public door {
     wake();
   }
 
+  // The hub is to list its fibers on stderr. Any thread, and a signal handler.
+  void ask_for_dump() noexcept {
+    dump_asked_.store(true, std::memory_order_relaxed);
+    nudge();
+  }
+  [[nodiscard]] bool dump_was_asked() noexcept {
+    return dump_asked_.load(std::memory_order_relaxed) &&
+           dump_asked_.exchange(false, std::memory_order_relaxed);
+  }
   // Before a wait: whether the hub may sleep. Hub's thread.
   [[nodiscard]] bool fall_asleep() noexcept {
     asleep_.store(true, std::memory_order_relaxed);
@@ -67,6 +76,7 @@ class hub_link final : public door {
  private:
   std::atomic<bool> asleep_{false};
   std::atomic<bool> nudged_{false};
+  std::atomic<bool> dump_asked_{false};
   int wake_fd_ = -1;
   std::vector<std::unique_ptr<fd_state>> by_fd_;
 };

@@ -36,6 +36,12 @@ struct hub_options {
   std::size_t stack_size = default_stack_size;  // of fibers that ask for none, in bytes
   stack_guard guard = stack_guard::best;
   unsigned look_every = 64;  // switches between two looks at the kernel while fibers are busy; at least 1
+  // A signal on which the hub lists its fibers on stderr, as dump_fibers() does; 0 for none. It must not be
+  // blocked on all threads. What handled it before is put back when the last hub that wants it ends.
+  int dump_signal = 0;
+  // A fiber that runs for longer than this without parking or yielding is reported on stderr; 0 for never.
+  // Measuring costs a look at the clock a switch.
+  std::chrono::nanoseconds slow_slice = std::chrono::nanoseconds::zero();
   // How long ~hub waits for killed fibers to end. Then it names them on stderr and aborts.
   std::chrono::nanoseconds shutdown_limit = std::chrono::seconds(5);
 };

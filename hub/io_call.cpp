@@ -38,7 +38,7 @@ bool io_call::stand_in_line(deadline until) {
   if (until.is_past()) {
     return false;
   }
-  waiter w(hub_.fibers().running());
+  waiter w(hub_.fibers().running(), name_, fd_);
   file_->side(direction_).line.push_back(w);
   has_turn_ = hub_.fibers().park(w, until, wakers::outside) == wake_reason::ready;
   require_open();

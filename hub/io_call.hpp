@@ -293,7 +293,7 @@ class io_call::sleeping {
     }
   }
   control_block& self = hub_.fibers().running();
-  waiter w(self);
+  waiter w(self, name_, fd_);
   const sleeping here(file_->side(direction_), w, self);
   file_->arm(vain_waits_++ == 0 ? fd_state::arming::once : fd_state::arming::anew);
   const wake_reason why = hub_.fibers().park(w, until, wakers::outside);

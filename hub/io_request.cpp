@@ -28,7 +28,7 @@ bool says_ready(const operation& what) noexcept {
 }  // namespace
 
 bool io_call::rest(deadline until) {
-  waiter w(hub_.fibers().running());
+  waiter w(hub_.fibers().running(), name_, fd_);
   (void)hub_.fibers().park(w, std::min(until, deadline(milliseconds(1))), wakers::outside);
   require_open();
   return !until.reached();
@@ -41,7 +41,7 @@ bool io_call::await_transfer(deadline until) {
     return true;  // its number has another file since a moment ago
   }
   control_block& self = hub_.fibers().running();
-  waiter w(self);
+  waiter w(self, name_, fd_);
   const sleeping here(file_->side(direction_), w, self);
   other->wait_with(w);
   const wake_reason why = hub_.fibers().park(w, until, wakers::outside);
@@ -62,7 +62,7 @@ wake_reason io_call::await_completion(request& r, deadline until, park_function 
   if (r.done()) {
     return wake_reason::ready;
   }
-  waiter w(hub_.fibers().running());
+  waiter w(hub_.fibers().running(), name_, fd_);
   r.wait_with(&w);
   const wake_reason why = (hub_.fibers().*park)(w, until, wakers::outside);
   r.wait_with(nullptr);

@@ -68,7 +68,7 @@ class stay {
   stay& operator=(const stay&) = delete;
 
   [[nodiscard]] bool until(deadline limit, scheduler& here) {
-    waiter w(here.running());
+    waiter w(here.running(), "offload");
     job_->wait_with(&w);
     return here.park(w, limit, wakers::outside) == wake_reason::ready;
   }

@@ -51,12 +51,19 @@ class ring {
   ring& operator=(const ring&) = delete;
 
   // An empty entry to fill in, or null where the queue is full: enter first.
-  [[nodiscard]] io_uring_sqe* next_sqe() noexcept { return io_uring_get_sqe(&ring_); }
+  [[nodiscard]] io_uring_sqe* next_sqe() noexcept {
+    io_uring_sqe* const entry = io_uring_get_sqe(&ring_);
+    requests_ += entry != nullptr ? 1 : 0;
+    return entry;
+  }
   // Entries that the kernel has not seen.
   [[nodiscard]] unsigned queued() const noexcept {
     return ring_.sq.sqe_tail - io_uring_smp_load_acquire(ring_.sq.khead);
   }
 
+  [[nodiscard]] std::uint64_t enters() const noexcept { return enters_; }
+  // Entries that were given out.
+  [[nodiscard]] std::uint64_t requests() const noexcept { return requests_; }
   [[nodiscard]] bool full() const noexcept { return queued() == ring_.sq.ring_entries; }
 
   // Work is pending in the kernel that becomes completions only by an enter.
@@ -130,6 +137,8 @@ class ring {
   io_uring ring_{};
   unsigned enter_flags_ = 0;  // of every enter
   unsigned no_iowait_ = 0;    // of those that wait
+  std::uint64_t enters_ = 0;
+  std::uint64_t requests_ = 0;
 };
 
 [[gnu::always_inline]] inline int ring::enter(unsigned want, unsigned flags,
@@ -138,6 +147,7 @@ class ring {
   if (to_submit == 0 && flags == 0) {
     return 0;
   }
+  ++enters_;
   io_uring_smp_store_release(ring_.sq.ktail, ring_.sq.sqe_tail);
   ring_.sq.sqe_head = ring_.sq.sqe_tail;
   io_uring_getevents_arg arg{};

@@ -77,7 +77,7 @@ class signal_set::impl final : public detail::watch {
         return std::nullopt;
       }
       hub.io().set_interest(*this, POLLIN);
-      detail::waiter arrival(hub.fibers().running());
+      detail::waiter arrival(hub.fibers().running(), "signal_set::wait");
       waiters_.push_back(arrival);
       if (hub.fibers().park(arrival, until, detail::wakers::outside) == detail::wake_reason::timed_out) {
         until = deadline::past();  // one more look

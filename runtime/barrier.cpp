@@ -28,8 +28,8 @@ bool barrier::arrive_and_wait(deadline until) {
     return true;
   }
   ++arrived_;
-  detail::waiter w(waiting_.running());
-  return waiting_.park(w, until, call);
+  detail::waiter w(waiting_.running(), call);
+  return waiting_.park(w, until);
 }
 
 void barrier::leave() {

@@ -4,19 +4,36 @@
 #include <string>
 
 #include <unistd.h>
+#include <algorithm>
+#include <cerrno>
 
 namespace annulet::detail {
 
+namespace {
+
+// What is long may go in parts. Nothing can be done where stderr is gone.
+void write_all(std::string_view text) noexcept {
+  while (!text.empty()) {
+    const ssize_t written = ::write(STDERR_FILENO, text.data(), text.size());
+    if (written <= 0 && errno != EINTR) {
+      return;
+    }
+    text.remove_prefix(static_cast<std::size_t>(std::max<ssize_t>(written, 0)));
+  }
+}
+
+}  // namespace
+
 void report(std::string_view what) noexcept {
-  // One write, so that lines of several threads do not mix. Nothing can be done where stderr is gone.
+  // One write, so that lines of several threads do not mix.
   constexpr std::string_view prefix = "annulet: ";
   try {
     std::string line;
     line.reserve(prefix.size() + what.size() + 1);
     line.append(prefix).append(what).push_back('\n');
-    [[maybe_unused]] auto written = ::write(STDERR_FILENO, line.data(), line.size());
+    write_all(line);
   } catch (...) {
-    [[maybe_unused]] auto written = ::write(STDERR_FILENO, what.data(), what.size());
+    write_all(what);
   }
 }
 

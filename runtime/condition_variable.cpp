@@ -28,7 +28,7 @@ bool condition_variable::wait(std::unique_lock<annulet::mutex>& lock, deadline u
   }
   detail::scheduler::current()->throw_if_interrupted();  // while the mutex is held
   annulet::mutex& m = *lock.mutex();
-  detail::waiter w(waiting_.running());
+  detail::waiter w(waiting_.running(), call);
   m.unlock();
   // With no time to wait there is still the turn of who waits for the mutex, which has it now.
   const detail::wake_reason why = waiting_.park_and_tell(w, until);

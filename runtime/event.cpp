@@ -17,8 +17,8 @@ bool event::wait(deadline until) {
     waiting_.breathe();
     return true;
   }
-  detail::waiter w(waiting_.running());
-  return waiting_.park_here(w, w, until, call);
+  detail::waiter w(waiting_.running(), call);
+  return waiting_.park_here(w, w, until);
 }
 
 }  // namespace annulet

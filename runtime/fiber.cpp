@@ -88,7 +88,7 @@ bool fiber_handle::join(deadline until, const char* call) {
     here.breathe(1);
     return false;
   }
-  waiter ended(here.running());
+  waiter ended(here.running(), "fiber::join");
   block.joiners.push_back(ended);
   return here.park(ended, until, wakers::fibers) == wake_reason::ready;
 }

@@ -34,9 +34,9 @@ place_in_group::place_in_group(fiber_group& group, deadline until) : group_(&gro
     had_ = true;
     wait_queue::breathe();
   } else {
-    waiter w(group.for_room_.running());
+    waiter w(group.for_room_.running(), call);
     group.places_.push_back(*this);
-    had_ = group.for_room_.park(w, until, call);
+    had_ = group.for_room_.park(w, until);
   }
   if (had_ && group_ == nullptr) {
     throw std::logic_error("annulet: fiber_group::spawn: the group was destroyed meanwhile");
@@ -159,8 +159,8 @@ bool fiber_group::join(deadline until) {
     detail::wait_queue::breathe();
     return true;
   }
-  detail::waiter w(for_room_.running());
-  return for_the_last_.park(w, until, call);
+  detail::waiter w(for_room_.running(), call);
+  return for_the_last_.park(w, until);
 }
 
 void fiber_group::get(deadline until) {
@@ -174,8 +174,8 @@ void fiber_group::get(deadline until) {
     detail::wait_queue::breathe();
     return;
   }
-  detail::asker w(for_room_.running());
-  if (!for_an_error_.park(w, until, call)) {
+  detail::asker w(for_room_.running(), call);
+  if (!for_an_error_.park(w, until)) {
     throw deadline_passed("annulet: fiber_group::get: the deadline passed");
   }
   if (w.error != nullptr) {
@@ -198,7 +198,7 @@ void fiber_group::kill_and_join() {
     return;
   }
   ending_ = true;
-  detail::waiter w(for_room_.running());
+  detail::waiter w(for_room_.running(), call);
   const detail::wake_reason why = for_the_last_.park_uninterrupted(w);
   if (why != detail::wake_reason::ready) {
     detail::wait_queue::throw_cause(why, call);

@@ -85,8 +85,8 @@ bool promised::wait(deadline until, const char* call) {
     wait_queue::breathe();
     return true;
   }
-  waiter w(waiting_.running());
-  return waiting_.park(w, w, until, call, wakers::outside);
+  waiter w(waiting_.running(), call);
+  return waiting_.park(w, w, until, wakers::outside);
 }
 
 void promised_result::abandon() noexcept {

@@ -88,9 +88,9 @@ class hand_over {
   void require_own_thread(const char* call) { pushers_.require_own_thread(call, !poppers_.empty()); }
 
   [[gnu::noinline]] bool wait_to_push(control_block& self, T& item, deadline until, const char* call) {
-    waiter w(self);
+    waiter w(self, call);
     pusher place(w, item);
-    if (!pushers_.park(w, place, until, call)) {
+    if (!pushers_.park(w, place, until)) {
       throw_deadline_passed(call);
     }
     return place.taken;
@@ -98,9 +98,9 @@ class hand_over {
 
   [[gnu::noinline]] void wait_to_pop(control_block& self, std::optional<T>& into, deadline until,
                                      const char* call) {
-    waiter w(self);
+    waiter w(self, call);
     popper place(w, into);
-    if (!poppers_.park(w, place, until, call)) {
+    if (!poppers_.park(w, place, until)) {
       throw_deadline_passed(call);
     }
   }

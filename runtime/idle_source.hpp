@@ -24,6 +24,8 @@ class idle_source {
   virtual void look() noexcept = 0;
   // Steady nanoseconds.
   [[nodiscard]] virtual std::int64_t now() const noexcept = 0;
+  // The same to within some milliseconds, for less.
+  [[nodiscard]] virtual std::int64_t about_now() const noexcept { return now(); }
   // Whether another thread may still bring work: then nothing is ever a deadlock.
   [[nodiscard]] virtual bool has_outside_handles() const noexcept = 0;
   // For other threads. It may outlive this.

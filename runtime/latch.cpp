@@ -30,8 +30,8 @@ bool latch::wait(deadline until) {
     waiting_.breathe();
     return true;
   }
-  detail::waiter w(waiting_.running());
-  return waiting_.park(w, until, call);
+  detail::waiter w(waiting_.running(), call);
+  return waiting_.park(w, until);
 }
 
 bool latch::arrive_and_wait(deadline until) {

@@ -21,8 +21,8 @@ bool mutex::lock(deadline until, const char* call) {
   if (holder_ == self.id) {
     throw std::logic_error(std::string("annulet: ") + call + ": " + self.describe() + " has it already");
   }
-  waiter w(self);
-  return waiting_.park_here(w, w, until, call);
+  waiter w(self, call);
+  return waiting_.park_here(w, w, until);
 }
 
 bool mutex::try_lock(const char* call) {
@@ -57,7 +57,7 @@ bool mutex::relock() {
     holder_ = waiting_.running().id;
     return true;
   }
-  waiter w(waiting_.running());
+  waiter w(waiting_.running(), "condition_variable::wait, for its mutex");
   return waiting_.park_uninterrupted(w) == detail::wake_reason::ready;
 }
 

@@ -49,6 +49,7 @@ scheduler::scheduler(idle_source& outside, const scheduler_options& options)
   main_.set_name("main");
   all_.push_back(main_);
   current_ = this;
+  begin_run();
   sanitize_thread();
 }
 
@@ -93,6 +94,7 @@ stack scheduler::claim_stack(std::size_t size) {
 void scheduler::start(control_block& fiber, stack memory) noexcept {
   fiber.owner.store(this, std::memory_order_relaxed);
   fiber.id = next_id_++;
+  ++counts_.spawned;
   fiber.memory = memory;
   sanitize_start(fiber);
   auto* const top = reinterpret_cast<std::byte*>(&fiber);
@@ -204,8 +206,8 @@ void scheduler::abandon(control_block& fiber) noexcept {
 
 [[gnu::always_inline]] inline void scheduler::give_way_now() {
   control_block& self = *running_;
-  if (++switches_ >= options_.look_every) [[unlikely]] {
-    look_outside();
+  if (++turns_ >= next_look_) [[unlikely]] {
+    end_of_run();
   }
   if (control_block* const next = ready_.pop()) {
     make_ready(self);
@@ -267,10 +269,31 @@ void scheduler::enter(void* stopped_at, void* from) noexcept {
 
 // --- the world outside
 
+// The bounded run of turns is over. While slices are measured each turn is such a run.
+void scheduler::end_of_run() {
+  if (options_.slow_slice != 0) {
+    end_slice();
+    if (turns_ < look_due_) {
+      next_look_ = turns_ + 1;
+      return;
+    }
+  }
+  look_outside();
+}
+
+void scheduler::begin_run() noexcept {
+  about_now_ = outside_.about_now();
+  next_look_ = look_due_ = turns_ + options_.look_every;
+  if (options_.slow_slice != 0) {
+    next_look_ = turns_ + 1;
+    slice_began_ = outside_.now();
+  }
+}
+
 void scheduler::look_outside() {
-  switches_ = 0;
   const int kept = *errno_;
   outside_.look();
+  begin_run();
   if (!timers_.empty()) {
     timers_.fire_due(outside_.now());
   }
@@ -278,7 +301,6 @@ void scheduler::look_outside() {
 }
 
 void scheduler::wait_outside() {
-  switches_ = 0;
   const int kept = *errno_;
   if (timers_.empty()) {
     if (outside_waits_ == 0 && !outside_.has_outside_handles()) [[unlikely]] {
@@ -293,6 +315,7 @@ void scheduler::wait_outside() {
       timers_.fire_due(outside_.now());
     }
   }
+  begin_run();
   *errno_ = kept;
 }
 
@@ -339,10 +362,10 @@ void scheduler::declare_deadlock() {
     fail(
         "deadlock, and the main fiber cannot be told, for it is unwinding, ending or shielded, or it waits "
         "for what it must have back, as a condition variable's mutex\n" +
-        list_fibers());
+        dump(dump_format::text));
   }
   try {
-    deadlock_list_ = list_fibers();
+    deadlock_list_ = dump(dump_format::text);
   } catch (const std::bad_alloc&) {
     deadlock_list_.clear();  // it is a deadlock all the same
   }
@@ -367,27 +390,14 @@ void scheduler::shut_down(deadline limit) {
   if (alive_ == 0) {
     return;
   }
-  waiter all_ended(main_);
+  waiter all_ended(main_, "the end of its hub");
   shutdown_waiter_ = &all_ended;
   const wake_reason why = park_uninterrupted(all_ended, limit, wakers::outside);
   shutdown_waiter_ = nullptr;
   if (why != wake_reason::ready) {
     fail("the hub ends, and after its shutdown limit these fibers have not ended, though killed\n" +
-         list_fibers());
+         dump(dump_format::text));
   }
-}
-
-std::string scheduler::list_fibers() {
-  std::string lines;
-  all_.for_each([&](control_block& fiber) {
-    if (fiber.state == fiber_state::done) {
-      return;
-    }
-    constexpr const char* names[] = {"ready", "running", "parked", "done"};
-    lines.append("  ").append(fiber.describe()).append(": ");
-    lines.append(names[static_cast<unsigned>(fiber.state)]).append("\n");
-  });
-  return lines;
 }
 
 }  // namespace annulet::detail

@@ -9,6 +9,7 @@
 
 #include "control_block.hpp"
 #include "deadline.hpp"
+#include "dump_fibers.hpp"
 #include "idle_source.hpp"
 #include "ready_queue.hpp"
 #include "stack.hpp"
@@ -26,7 +27,16 @@ namespace annulet::detail {
 struct scheduler_options {
   std::size_t stack_size = default_stack_size;
   stack_guard guard = stack_guard::best;
-  unsigned look_every = 64;  // switches between two looks at the world outside
+  unsigned look_every = 64;     // switches between two looks at the world outside
+  std::int64_t slow_slice = 0;  // nanoseconds: who runs for longer without a switch is reported; 0 for never
+};
+
+// Since the scheduler was made.
+struct scheduler_counts {
+  std::uint64_t spawned = 0;
+  std::uint64_t switches = 0;  // from one fiber to another
+  std::uint64_t parks = 0;     // a park that is woken without a switch is one, too
+  std::uint64_t wakes = 0;
 };
 
 class scheduler {
@@ -135,9 +145,11 @@ class scheduler {
   void shut_down(deadline limit);
   [[nodiscard]] bool is_shutting_down() const noexcept { return shutting_down_; }
 
-  // One line a fiber, with what state it is in.
-  [[nodiscard]] std::string list_fibers();
+  // Every fiber that is alive: dump_fibers.hpp.
+  [[nodiscard]] std::string dump(dump_format how);
   [[nodiscard]] std::size_t fibers() const noexcept { return alive_; }
+  [[nodiscard]] scheduler_counts counts() const noexcept { return counts_; }
+  void count_wake() noexcept { ++counts_.wakes; }
 
  private:
   static constexpr std::size_t work_between_yields = 64;
@@ -164,6 +176,9 @@ class scheduler {
   void dispatch();
   void switch_to(control_block& next) noexcept;
   static void arrive(void* stopped_at, void* from) noexcept;
+  void end_of_run();
+  void begin_run() noexcept;
+  void end_slice() noexcept;
   void look_outside();
   void wait_outside();
   void declare_deadlock();
@@ -176,11 +191,16 @@ class scheduler {
   ready_queue ready_;
   exception_state* exceptions_;  // this thread's, whose address never changes
   int* errno_;                   // likewise
-  unsigned switches_ = 0;        // since the last look
+  std::uint64_t turns_ = 0;      // given: yields, parks, ends
+  std::uint64_t next_look_ = 0;  // when turns_ has come so far
   std::size_t breaths_ = 0;      // work done since the last park, or yield of this kind
   scheduler_options options_;
   idle_source& outside_;
   timer_queue timers_;
+  std::uint64_t look_due_ = 0;  // the same, where each slice is measured
+  std::int64_t about_now_ = 0;  // as of the last look or wait
+  std::int64_t slice_began_ = 0;
+  scheduler_counts counts_;
   std::size_t guards_ = 0;
   stack_pool::owner stacks_;
   intrusive_list<control_block, all_fibers_tag> all_;  // done ones with a handle, too

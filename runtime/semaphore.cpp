@@ -24,8 +24,8 @@ bool semaphore::acquire(deadline until) {
     waiting_.breathe();
     return true;
   }
-  detail::waiter w(self);
-  const bool served = waiting_.park_here(w, w, until, call);
+  detail::waiter w(self, call);
+  const bool served = waiting_.park_here(w, w, until);
   return served && !(detail::planted(detail::plant::swallowed_signal) && until.reached());
 }
 

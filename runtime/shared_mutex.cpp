@@ -15,7 +15,7 @@ enum class wish : bool { reading, writing };
 }
 
 struct shared_mutex::queued : detail::waiter, detail::list_hook<visit_tag> {
-  queued(detail::control_block& fiber, wish w) noexcept : waiter(fiber), wants(w) {}
+  queued(detail::control_block& fiber, const char* call, wish w) noexcept : waiter(fiber, call), wants(w) {}
   const wish wants;
   bool destroyed = false;
 };
@@ -56,8 +56,8 @@ bool shared_mutex::lock(deadline until) {
     return true;
   }
   require_not_reader(call);
-  queued w(waiting_.running(), wish::writing);
-  return wait(w, until, call);
+  queued w(waiting_.running(), call, wish::writing);
+  return wait(w, until);
 }
 
 bool shared_mutex::lock_shared(deadline until) {
@@ -71,12 +71,12 @@ bool shared_mutex::lock_shared(deadline until) {
     return true;
   }
   require_not_reader(call);
-  queued w(waiting_.running(), wish::reading);
-  return wait(w, until, call);
+  queued w(waiting_.running(), call, wish::reading);
+  return wait(w, until);
 }
 
 // A writer that gives up may have been all that kept the readers behind it waiting.
-bool shared_mutex::wait(queued& w, deadline until, const char* call) {
+bool shared_mutex::wait(queued& w, deadline until) {
   if (until.is_past()) {
     detail::wait_queue::breathe();
     return false;
@@ -93,7 +93,7 @@ bool shared_mutex::wait(queued& w, deadline until, const char* call) {
     serve();
   }
   if (why != wake_reason::timed_out) {
-    detail::wait_queue::throw_cause(why, call);
+    detail::wait_queue::throw_cause(why, w.what());
   }
   return false;
 }

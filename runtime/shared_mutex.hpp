@@ -57,7 +57,7 @@ class shared_mutex {
   void require_not_writer(const char* call);
   void require_not_reader(const char* call);
   void make_room();
-  bool wait(queued& w, deadline until, const char* call);
+  bool wait(queued& w, deadline until);
   void serve() noexcept;
 
   static constexpr std::uint64_t nobody = 0;

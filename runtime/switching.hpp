@@ -26,6 +26,7 @@ inline void scheduler::arrive(void* stopped_at, void* from) noexcept {
   control_block& self = *running_;
   self.exceptions = *exceptions_;
   self.saved_errno = *errno_;
+  ++counts_.switches;
   running_ = &next;
   next.state = fiber_state::running;
   void* const sanitized = sanitize_departure(self, next);
@@ -44,8 +45,8 @@ inline void scheduler::arrive(void* stopped_at, void* from) noexcept {
 // The running fiber has parked or ended: the next one goes on, which may be itself.
 [[gnu::always_inline]] inline void scheduler::dispatch() {
   for (;;) {
-    if (++switches_ >= options_.look_every) [[unlikely]] {
-      look_outside();
+    if (++turns_ >= next_look_) [[unlikely]] {
+      end_of_run();
     }
     if (control_block* const next = ready_.pop()) {
       if (next == running_) {
@@ -64,6 +65,8 @@ inline void scheduler::arrive(void* stopped_at, void* from) noexcept {
   if (!until.is_never() && !w.armed()) {  // it may be, after a hint
     timers_.arm(w, until.nanoseconds());
   }
+  w.since_ = about_now_;
+  ++counts_.parks;
   const std::size_t outside = who == wakers::outside ? 1 : 0;
   outside_waits_ += outside;
   self.parked_on = &w;
@@ -103,7 +106,7 @@ inline scheduler& scheduler_of(const wait_place& w) noexcept {
 }
 
 [[gnu::always_inline]] inline bool wait_queue::park_here(waiter& w, wait_place& at, deadline until,
-                                                         const char* call, wakers who) {
+                                                         wakers who) {
   if (until.is_past()) {
     breathe();
     return false;
@@ -114,7 +117,7 @@ inline scheduler& scheduler_of(const wait_place& w) noexcept {
   waiters_.push_back(at);
   const wake_reason why = scheduler_of(w).park_here(w, until, who);
   if (why == wake_reason::closed) [[unlikely]] {
-    throw_cause(why, call);
+    throw_cause(why, w.what());
   }
   return why == wake_reason::ready;
 }

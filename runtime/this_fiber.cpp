@@ -10,7 +10,7 @@ void sleep_until(deadline until) {
     here.yield();
     return;
   }
-  detail::waiter alarm(here.running());
+  detail::waiter alarm(here.running(), "this_fiber::sleep_until");
   here.park(alarm, until, detail::wakers::outside);
 }
 

@@ -114,7 +114,7 @@ std::optional<std::size_t> wait_for_any(std::span<wait_case* const> cases, deadl
     here.breathe_quietly(1);
     return std::nullopt;
   }
-  waiter w(here.running());
+  waiter w(here.running(), call);
   in_lines all(cases, w);
   all.enlist_all();
   for (;;) {
@@ -142,7 +142,7 @@ bool wait_for_all(std::span<wait_case* const> cases, deadline until) {
   here.throw_if_overdue();
   std::size_t missing = 0;
   {
-    waiter w(here.running());
+    waiter w(here.running(), call);
     in_lines all(cases, w);
     missing = all.enlist_missing();
     if (missing != 0 && !until.is_past()) {

@@ -22,6 +22,7 @@ bool waiter::wake(wake_reason why) noexcept {
     place->unlink();
   }
   scheduler& owner = *fiber_.owner.load(std::memory_order_relaxed);
+  owner.count_wake();
   if (armed()) {
     owner.timers().disarm(*this);
   }
@@ -94,8 +95,8 @@ std::size_t wait_queue::size() noexcept {
   return count;
 }
 
-bool wait_queue::park(waiter& w, wait_place& at, deadline until, const char* call, wakers who) {
-  return park_here(w, at, until, call, who);
+bool wait_queue::park(waiter& w, wait_place& at, deadline until, wakers who) {
+  return park_here(w, at, until, who);
 }
 
 wake_reason wait_queue::park_and_tell(waiter& w, deadline until) {

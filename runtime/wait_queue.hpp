@@ -51,11 +51,11 @@ class wait_queue {
   // Parks the running fiber, whose waiter it is, at the end of the line. False where the deadline came first.
   // Throws what ends a wait (cancellation.hpp), and std::logic_error where the primitive was destroyed
   // meanwhile; then nothing of it may be touched any more.
-  bool park(waiter& w, deadline until, const char* call) { return park(w, w, until, call); }
+  bool park(waiter& w, deadline until) { return park(w, w, until); }
   // The same with a place of its own, that says more.
-  bool park(waiter& w, wait_place& at, deadline until, const char* call, wakers who = wakers::fibers);
+  bool park(waiter& w, wait_place& at, deadline until, wakers who = wakers::fibers);
   // The same as a part of the function that calls it: switching.hpp.
-  bool park_here(waiter& w, wait_place& at, deadline until, const char* call, wakers who = wakers::fibers);
+  bool park_here(waiter& w, wait_place& at, deadline until, wakers who = wakers::fibers);
   // The same, but says `closed` and `interrupted` where that throws, for who has to set something right
   // first; then throw_cause.
   [[nodiscard]] wake_reason park_and_tell(waiter& w, deadline until);

@@ -55,12 +55,20 @@ class wait_place : public list_hook<> {
 
 class waiter : public wait_place, private timer_node {
  public:
-  // Made by the running fiber right before it parks, destroyed in the same frame right after.
-  explicit waiter(control_block& fiber) noexcept : wait_place(*this), timer_node(&expire), fiber_(fiber) {}
+  static constexpr int no_descriptor = -1;
+
+  // Made by the running fiber right before it parks, destroyed in the same frame right after. `what` names
+  // the call that waits, for messages and lists, with the descriptor that it waits for, if there is one.
+  waiter(control_block& fiber, const char* what, int fd = no_descriptor) noexcept
+      : wait_place(*this), timer_node(&expire), fiber_(fiber), what_(what), fd_(fd) {}
 
   // False where somebody else was first; then this changed nothing. The hub's thread only.
   bool wake(wake_reason why) noexcept;
   [[nodiscard]] control_block& fiber() const noexcept { return fiber_; }
+  [[nodiscard]] const char* what() const noexcept { return what_; }
+  [[nodiscard]] int fd() const noexcept { return fd_; }
+  // Steady nanoseconds, to within some milliseconds: when it was parked.
+  [[nodiscard]] std::int64_t since() const noexcept { return since_; }
 
   // One more place that it stands in.
   void stand_in(wait_place& place) noexcept { place.next_of_waiter_ = std::exchange(places_, &place); }
@@ -86,9 +94,12 @@ class waiter : public wait_place, private timer_node {
   static void expire(timer_node& timer) noexcept;
 
   control_block& fiber_;
+  const char* const what_;
   wait_place* places_ = nullptr;  // but for its own
   const wait_place* woken_in_ = nullptr;
   std::size_t awaited_ = 1;
+  std::int64_t since_ = 0;
+  const int fd_;
   wake_reason why_ = wake_reason::none;
   bool interruptible_ = true;
   bool hinted_ = false;

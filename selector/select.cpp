@@ -87,7 +87,7 @@ wake_reason selector_impl::park(hub_core& hub, deadline until) {
     ~parking() { owner.parked_ = nullptr; }
     selector_impl& owner;
   };
-  waiter w(hub.fibers().running());
+  waiter w(hub.fibers().running(), "selector::select");
   const parking here(*this, w);
   return hub.fibers().park(w, until, wakers::outside);
 }

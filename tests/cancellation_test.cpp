@@ -201,7 +201,7 @@ TEST_CASE("what must be waited for is not interrupted, and the kill comes at the
   driven world;
   annulet::detail::wake_reason why{};
   auto f = spawn([&] {
-    annulet::detail::waiter w(world.self());
+    annulet::detail::waiter w(world.self(), "a test");
     why = world.fibers.park_uninterrupted(w, 10ms, annulet::detail::wakers::outside);
     return killed_in([] { this_fiber::yield(); });
   });

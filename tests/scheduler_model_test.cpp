@@ -324,7 +324,7 @@ class chaos {
       refill(slots_[below(slots_.size())]);
     } else {
       const auto park_hard = [&](deadline d) {
-        annulet::detail::waiter w(world_.self());
+        annulet::detail::waiter w(world_.self(), "a test");
         world_.fibers.park_uninterrupted(w, d, annulet::detail::wakers::outside);
       };
       park(me, "an uninterrupted park ended wrongly", soon(), park_hard, false);

@@ -71,6 +71,7 @@ class driven_clock final : public annulet::detail::idle_source {
     return now_;
   }
 
+  [[nodiscard]] std::int64_t about_now() const noexcept override { return now_; }
   [[nodiscard]] bool has_outside_handles() const noexcept override { return outside_handles; }
   // No other thread comes in.
   [[nodiscard]] std::shared_ptr<annulet::detail::door> way_in() noexcept override { return nullptr; }

@@ -1,0 +1,97 @@
+#include "dump_signal.hpp"
+
+#include "hub_link.hpp"
+
+#include <sched.h>
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <csignal>
+#include <mutex>
+#include <stdexcept>
+#include <string>
+#include <system_error>
+
+namespace annulet::detail {
+
+namespace {
+
+// What the handler reads. Plain atomics, for it can come at any moment on any thread.
+struct place {
+  std::atomic<int> signal{0};
+  std::atomic<hub_link*> link{nullptr};
+};
+constexpr unsigned places_there_are = 256;
+constinit std::array<place, places_there_are> places;
+constinit std::atomic<unsigned> handlers_running{0};
+
+constinit std::mutex installing;  // guards the rest
+struct installed {
+  unsigned hubs = 0;
+  struct sigaction before {};
+};
+constinit std::array<installed, NSIG> handlers;
+
+void on_signal(int signal) {
+  const int kept = errno;
+  handlers_running.fetch_add(1);
+  for (place& each : places) {
+    if (each.signal.load() == signal) {
+      if (hub_link* const link = each.link.load()) {
+        link->ask_for_dump();
+      }
+    }
+  }
+  handlers_running.fetch_sub(1);
+  errno = kept;
+}
+
+}  // namespace
+
+dump_signal::dump_signal(int signal, hub_link& link) : signal_(signal) {
+  if (signal == 0) {
+    return;
+  }
+  if (signal < 0 || signal >= NSIG) {
+    throw std::invalid_argument("annulet: hub_options::dump_signal is " + std::to_string(signal) +
+                                ", which is no signal");
+  }
+  const std::lock_guard lock(installing);
+  while (places[place_].signal.load() != 0) {
+    if (++place_ == places_there_are) {
+      throw std::system_error(EAGAIN, std::generic_category(), "annulet: hub: too many with a dump_signal");
+    }
+  }
+  installed& here = handlers[static_cast<unsigned>(signal)];
+  if (here.hubs == 0) {
+    struct sigaction action {};
+    action.sa_handler = &on_signal;
+    action.sa_flags = SA_RESTART;
+    ::sigemptyset(&action.sa_mask);
+    if (::sigaction(signal, &action, &here.before) != 0) {
+      throw std::invalid_argument("annulet: hub_options::dump_signal is " + std::to_string(signal) +
+                                  ", which cannot be handled");
+    }
+  }
+  ++here.hubs;
+  places[place_].link = &link;
+  places[place_].signal = signal;
+}
+
+dump_signal::~dump_signal() {
+  if (signal_ == 0) {
+    return;
+  }
+  const std::lock_guard lock(installing);
+  places[place_].link = nullptr;
+  while (handlers_running.load() != 0) {  // one may have read it before; none of them waits for anything
+    ::sched_yield();
+  }
+  places[place_].signal = 0;
+  installed& here = handlers[static_cast<unsigned>(signal_)];
+  if (--here.hubs == 0) {
+    ::sigaction(signal_, &here.before, nullptr);
+  }
+}
+
+}  // namespace annulet::detail

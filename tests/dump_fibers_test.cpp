@@ -1,0 +1,167 @@
+#include <annulet/runtime/dump_fibers.hpp>
+#include <annulet/runtime/errors.hpp>
+#include <annulet/runtime/event.hpp>
+#include <annulet/runtime/fiber.hpp>
+#include <annulet/runtime/mutex.hpp>
+#include <annulet/runtime/queue.hpp>
+#include <annulet/runtime/this_fiber.hpp>
+
+#include "support/child.hpp"
+#include "support/driven_clock.hpp"
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+using annulet::dump_fibers;
+using annulet::dump_format;
+using annulet::spawn;
+using annulet_test::driven;
+using annulet_test::stderr_capture;
+namespace this_fiber = annulet::this_fiber;
+using namespace std::chrono_literals;
+
+namespace {
+
+bool has(const std::string& text, const std::string& words) { return text.find(words) != std::string::npos; }
+
+// The line that begins with this fiber.
+std::string line_of(const std::string& list, const std::string& fiber) {
+  const std::size_t begin = list.find(fiber);
+  return begin == std::string::npos ? "" : list.substr(begin, list.find('\n', begin) - begin);
+}
+
+}  // namespace
+
+TEST_CASE("a dump says of each fiber what it does, and in which call it waits, and for how long") {
+  driven world;
+  annulet::mutex mutex;
+  annulet::queue<int> queue(1);
+  const std::unique_lock held(mutex);
+  auto locks = spawn({.name = "locks"}, [&] { const std::lock_guard lock(mutex); });
+  auto pops = spawn({.name = "pops"}, [&] { (void)queue.pop(); });
+  this_fiber::yield();
+  this_fiber::sleep_for(1500ms);
+  auto sleeps = spawn({.name = "sleeps"}, [] { this_fiber::sleep_for(1h); });
+  this_fiber::yield();
+  this_fiber::sleep_for(250ms);
+  auto waits = spawn({.name = "waits"}, [] {});
+  const std::string list = dump_fibers();
+  CHECK(list.starts_with("5 fibers, 1 of them running, 1 ready, 3 parked\nfiber 1 \"main\": running\n"));
+  CHECK(line_of(list, "fiber 2 \"locks\"").ends_with(": parked in mutex::lock for 1.750 s"));
+  CHECK(line_of(list, "fiber 3 \"pops\"").ends_with(": parked in queue::pop for 1.750 s"));
+  CHECK(line_of(list, "fiber 4 \"sleeps\"").ends_with(": parked in this_fiber::sleep_until for 0.250 s"));
+  CHECK(line_of(list, "fiber 5 \"waits\"").ends_with(": ready"));
+  CHECK(has(line_of(list, "fiber 3"), "(spawned at "));
+  CHECK(has(line_of(list, "fiber 3"), "dump_fibers_test.cpp:"));
+  CHECK(std::ranges::count(list, '\n') == 6);
+  queue.close();
+}
+
+TEST_CASE("a fiber that has ended is in no dump, also while its handle is there") {
+  driven world;
+  auto gone = spawn({.name = "gone"}, [] { return 1; });
+  gone.join();
+  CHECK_FALSE(has(dump_fibers(), "gone"));
+  CHECK(gone.get() == 1);
+}
+
+TEST_CASE("a dump as JSON has the same in fields, and any name is quoted") {
+  driven world;
+  annulet::event never;
+  auto odd = spawn({.name = "a \"b\" \\ \n"}, [&] { never.wait(); });
+  this_fiber::yield();
+  const std::string list = dump_fibers(dump_format::json);
+  CHECK(list.starts_with(
+      "{\"fibers\": [\n{\"id\": 1, \"name\": \"main\", \"state\": \"running\"},\n{\"id\": 2, "
+      "\"name\": \"a \\\"b\\\" \\\\ \\u000a\", \"state\": \"parked\", "
+      "\"waits_in\": \"event::wait\", \"seconds\": 0.000, \"file\": \""));
+  CHECK(list.ends_with("}\n]}\n"));
+  never.set();
+  odd.join();
+}
+
+TEST_CASE("a fiber may dump all while others start and end") {
+  driven world;
+  std::vector<annulet::fiber<void>> fibers;
+  std::size_t seen = 0;
+  for (int i = 0; i < 200; ++i) {
+    fibers.push_back(spawn([i, &seen] {
+      for (int turn = 0; turn < i % 7; ++turn) {
+        spawn([] { this_fiber::yield(); }).detach();
+        this_fiber::yield();
+        seen += dump_fibers().size();
+      }
+    }));
+  }
+  for (auto& each : fibers) {
+    each.join();
+  }
+  CHECK(seen > 200 * 3 * 40);
+}
+
+TEST_CASE("a dump on a thread without a hub says so") {
+  CHECK_THROWS_WITH_AS((void)dump_fibers(), "annulet: dump_fibers needs a hub, and this thread has none",
+                       annulet::no_hub);
+}
+
+TEST_CASE("a fiber that keeps its thread for longer than the limit is reported, and no other") {
+  const stderr_capture capture;
+  driven world({.slow_slice = 10'000'000});
+  auto quick = spawn({.name = "quick"}, [&] {
+    for (int i = 0; i < 100; ++i) {
+      world.clock.advance(10ms);
+      this_fiber::yield();
+    }
+  });
+  auto slow = spawn({.name = "slow"}, [&] {
+    this_fiber::sleep_for(1s);
+    world.clock.advance(11ms);
+    this_fiber::yield();
+  });
+  auto last = spawn({.name = "last"}, [&] { world.clock.advance(12ms); });
+  quick.join();
+  slow.join();
+  last.join();
+  const std::string told = capture.text();
+  CHECK(std::ranges::count(told, '\n') == 2);
+  CHECK(has(told, "annulet: fiber 3 \"slow\" (spawned at "));
+  CHECK(has(told, ") kept its thread for 0.011 s without parking or yielding\n"));
+  CHECK(has(told, "fiber 4 \"last\""));
+  CHECK(has(told, "kept its thread for 0.012 s"));
+}
+
+TEST_CASE("the time that is spent waiting, and looking outside, is nobody's slice") {
+  const stderr_capture capture;
+  driven world({.look_every = 3, .slow_slice = 10'000'000});
+  world.clock.on_look = [&] { world.clock.advance(1s); };
+  auto other = spawn([] {
+    for (int i = 0; i < 20; ++i) {
+      this_fiber::yield();
+    }
+  });
+  this_fiber::sleep_for(1h);
+  other.join();
+  CHECK(world.clock.looks > 3);
+  CHECK(capture.text().empty());
+}
+
+TEST_CASE("spawns, switches, parks and wakes are counted") {
+  driven world;
+  const annulet::detail::scheduler_counts before = world.fibers.counts();
+  auto f = spawn([] {
+    this_fiber::yield();
+    this_fiber::sleep_for(1s);
+  });
+  f.join();
+  const annulet::detail::scheduler_counts after = world.fibers.counts();
+  CHECK(after.spawned - before.spawned == 1);
+  // To the fiber when main parks; its yield finds nobody else, and it sleeps in place; back to main.
+  CHECK(after.switches - before.switches == 2);
+  CHECK(after.parks - before.parks == 2);
+  CHECK(after.wakes - before.wakes == 2);
+}
