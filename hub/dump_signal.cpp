@@ -1,6 +1,7 @@
 #include "dump_signal.hpp"
 
 #include "hub_link.hpp"
+#include "process_hubs.hpp"
 
 #include <sched.h>
 #include <array>
@@ -11,6 +12,7 @@
 #include <stdexcept>
 #include <string>
 #include <system_error>
+#include <utility>
 
 namespace annulet::detail {
 
@@ -25,7 +27,7 @@ constexpr unsigned places_there_are = 256;
 constinit std::array<place, places_there_are> places;
 constinit std::atomic<unsigned> handlers_running{0};
 
-constinit std::mutex installing;  // guards the rest
+// Guarded by process_hub::mutex(), like who has which place.
 struct installed {
   unsigned hubs = 0;
   struct sigaction before {};
@@ -56,7 +58,7 @@ dump_signal::dump_signal(int signal, hub_link& link) : signal_(signal) {
     throw std::invalid_argument("annulet: hub_options::dump_signal is " + std::to_string(signal) +
                                 ", which is no signal");
   }
-  const std::lock_guard lock(installing);
+  const std::lock_guard lock(process_hub::mutex());
   while (places[place_].signal.load() != 0) {
     if (++place_ == places_there_are) {
       throw std::system_error(EAGAIN, std::generic_category(), "annulet: hub: too many with a dump_signal");
@@ -78,11 +80,26 @@ dump_signal::dump_signal(int signal, hub_link& link) : signal_(signal) {
   places[place_].signal = signal;
 }
 
+// What handled the signals before is put back.
+void dump_signal::forget_hubs() noexcept {
+  handlers_running = 0;  // of threads that are not in this process
+  for (place& each : places) {
+    each.link = nullptr;
+    each.signal = 0;
+  }
+  for (int signal = 1; signal < NSIG; ++signal) {
+    installed& here = handlers[static_cast<unsigned>(signal)];
+    if (std::exchange(here.hubs, 0U) != 0) {
+      ::sigaction(signal, &here.before, nullptr);
+    }
+  }
+}
+
 dump_signal::~dump_signal() {
   if (signal_ == 0) {
     return;
   }
-  const std::lock_guard lock(installing);
+  const std::lock_guard lock(process_hub::mutex());
   places[place_].link = nullptr;
   while (handlers_running.load() != 0) {  // one may have read it before; none of them waits for anything
     ::sched_yield();

@@ -19,6 +19,9 @@ class dump_signal {
   dump_signal(const dump_signal&) = delete;
   dump_signal& operator=(const dump_signal&) = delete;
 
+  // In a forked child.
+  static void forget_hubs() noexcept;
+
  private:
   const int signal_;
   unsigned place_ = 0;

@@ -86,6 +86,16 @@ class engine {
   [[nodiscard]] const engine_info& report() const noexcept { return report_; }
   void note_report(engine_info report) noexcept { report_ = std::move(report); }
 
+  // In a forked child, where nothing that is shared with the parent may be asked or changed: closes the
+  // engine's descriptors, in this process only. It is never used again, nor destroyed.
+  virtual void leave_to_parent() noexcept = 0;
+  void forget(watch& w) noexcept {
+    static_cast<list_hook<pending_tag>&>(w).unlink();
+    w.wanted_ = 0;
+    w.state_ = watch::state::idle;
+    w.attached_ = false;
+  }
+
   // What it asked of the kernel so far: hub_counts.hpp.
   struct counts {
     std::uint64_t enters = 0;

@@ -65,6 +65,11 @@ epoll_engine::epoll_engine() {
   calls_.emplace(wake_fd_);
 }
 
+void epoll_engine::leave_to_parent() noexcept {
+  (void)kernel(SYS_close, epoll_fd_);
+  (void)kernel(SYS_close, wake_fd_);
+}
+
 int epoll_engine::add_wake_fd(int set) noexcept {
   epoll_event wake{EPOLLIN | EPOLLET, {.u64 = wake_data}};
   return kernel(SYS_epoll_ctl, set, EPOLL_CTL_ADD, wake_fd_, &wake).error();

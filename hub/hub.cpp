@@ -41,9 +41,17 @@ void hub_handle::push(std::unique_ptr<detail::posted> item) const {
 
 hub::hub(const hub_options& options) : core_(std::make_unique<detail::hub_core>(options)) {}
 
-hub::~hub() = default;
+hub::~hub() {
+  if (core_ != nullptr && core_->is_left_to_parent()) {
+    (void)core_.release();  // it ends in the parent
+  }
+}
 
 detail::hub_core& hub::own(const char* call) const {
+  if (core_->is_left_to_parent()) {
+    throw hub_gone(std::string("annulet: ") + call +
+                   ": this process was forked, and the hub is its parent's");
+  }
   if (core_.get() != detail::hub_core::current()) {
     throw wrong_thread(std::string("annulet: ") + call + ": this is the hub of another thread");
   }

@@ -203,6 +203,28 @@ void hub_core::end_watches() noexcept {
   }
 }
 
+void hub_core::leave_to_parent() noexcept {
+  scheduler_.leave_to_parent();
+  engine_->leave_to_parent();
+  const auto forget = [this](std::span<watch* const> watches) {
+    for (watch* const w : watches) {
+      engine_->forget(*w);
+      w->on_hub_end();
+    }
+  };
+  drain(closed_, forget);
+  for (const auto& file : by_fd_) {
+    if (file != nullptr) {
+      drain(file->watchers, forget);
+    }
+  }
+  link_->keep(std::move(by_fd_));
+  link_->leave_to_parent();
+  if (current_ == this) {
+    current_ = nullptr;
+  }
+}
+
 // What was offloaded goes on though nobody waits for it any more.
 void hub_core::end_threads(deadline limit) noexcept {
   while (!engine_->threads().none()) {

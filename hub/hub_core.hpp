@@ -7,6 +7,7 @@
 #include "fd_state.hpp"
 #include "hub_link.hpp"
 #include "hub_options.hpp"
+#include "process_hubs.hpp"
 #include "watch.hpp"
 
 #include <annulet/runtime/idle_source.hpp>
@@ -83,6 +84,10 @@ class hub_core final : public idle_source {
   [[nodiscard]] std::int64_t now() const noexcept override;
   [[nodiscard]] std::int64_t about_now() const noexcept override;
   [[nodiscard]] bool has_outside_handles() const noexcept override;
+  // In a forked child: process_hubs.hpp.
+  void leave_to_parent() noexcept;
+  [[nodiscard]] bool is_left_to_parent() const noexcept { return fibers().is_left_to_parent(); }
+
   [[nodiscard]] std::shared_ptr<door> way_in() noexcept override { return link_; }
 
  private:
@@ -114,6 +119,7 @@ class hub_core final : public idle_source {
   bool delivery_failed_ = false;
   std::chrono::nanoseconds shutdown_limit_;
   dump_signal dump_signal_;
+  process_hub in_process_{*this};
 };
 
 }  // namespace annulet::detail

@@ -21,6 +21,14 @@ hub_link::~hub_link() {
 
 void hub_link::keep(std::vector<std::unique_ptr<fd_state>>&& by_fd) noexcept { by_fd_ = std::move(by_fd); }
 
+void hub_link::leave_to_parent() noexcept {
+  posts.abandon();
+  rings.abandon();
+  asleep_ = false;
+  (void)kernel(SYS_close, std::exchange(wake_fd_, -1));
+  hub = nullptr;
+}
+
 // A duplicate: a poster may still write when the engine, and its descriptor, have gone.
 void hub_link::share_wake_fd(int fd) {
   const auto made = kernel(SYS_fcntl, fd, F_DUPFD_CLOEXEC, 0);

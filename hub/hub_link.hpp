@@ -40,6 +40,8 @@ class hub_link final : public door {
   // number may have been closed, and be another's.
   void keep(std::vector<std::unique_ptr<fd_state>>&& by_fd) noexcept;
 
+  // In a forked child: nobody gets in any more, and what was posted is left where it is.
+  void leave_to_parent() noexcept;
   // Opens the eventfd that this link owns a copy of. Throws std::system_error.
   void share_wake_fd(int fd);
 

@@ -160,6 +160,8 @@ void ring::for_each_page(void (*fn)(void* page)) const noexcept {
   each_of(ring_.sq.sqes, ring_.sq.ring_entries * sizeof(io_uring_sqe));
 }
 
+void ring::leave_to_parent() noexcept { (void)kernel(SYS_close, ring_.ring_fd); }
+
 void ring::tear_down() noexcept {
   if constexpr (built_in == sanitizer::thread) {
     for_each_page(__tsan_release);
@@ -179,6 +181,7 @@ void ring::set_up(const hub_options& options, engine_info& info) {
     engine_info made{"io_uring", s.names, {}, {}, 0, 0};  // before there is a ring, for memory may run out
     const int error = -io_uring_queue_init_params(options.sq_entries, &ring_, &params);
     if (error == 0) {
+      (void)io_uring_ring_dontfork(&ring_);  // a child must not reach it
       if constexpr (built_in == sanitizer::thread) {
         for_each_page(__tsan_acquire);
       }

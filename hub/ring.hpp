@@ -50,6 +50,9 @@ class ring {
   ring(const ring&) = delete;
   ring& operator=(const ring&) = delete;
 
+  // In a forked child, which has none of its memory: closes its descriptor there.
+  void leave_to_parent() noexcept;
+
   // An empty entry to fill in, or null where the queue is full: enter first.
   [[nodiscard]] io_uring_sqe* next_sqe() noexcept {
     io_uring_sqe* const entry = io_uring_get_sqe(&ring_);

@@ -46,6 +46,11 @@ uring_engine::~uring_engine() {
   (void)kernel(SYS_close, wake_fd_);
 }
 
+void uring_engine::leave_to_parent() noexcept {
+  ring_.leave_to_parent();
+  (void)kernel(SYS_close, wake_fd_);
+}
+
 void uring_engine::attach(watch& w, int fd) {
   w.slot_ = slots_.claim();
   slots_[w.slot_].owner = &w;

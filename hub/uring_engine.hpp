@@ -31,6 +31,7 @@ class uring_engine final : public engine {
   void flush() noexcept override;
   void wait(deadline until) noexcept override;
   [[nodiscard]] int wake_fd() const noexcept override { return wake_fd_; }
+  void leave_to_parent() noexcept override;
   [[nodiscard]] counts counted() const noexcept override { return {ring_.enters(), ring_.requests()}; }
   [[nodiscard]] threaded_calls& threads() noexcept override { return *calls_; }
   [[nodiscard]] const engine_info& info() const noexcept override { return info_; }

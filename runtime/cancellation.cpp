@@ -21,8 +21,9 @@ timeout::~timeout() {
 }
 
 void timeout::cancel() noexcept {
-  if (armed()) {
-    fiber_.owner.load(std::memory_order_relaxed)->timers().disarm(*this);
+  detail::scheduler* const owner = fiber_.owner.load(std::memory_order_relaxed);
+  if (armed() && owner != nullptr) {  // in a forked child there is none
+    owner->timers().disarm(*this);
   }
   if (linked()) {
     unlink();

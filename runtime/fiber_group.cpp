@@ -90,7 +90,9 @@ fiber_group::~fiber_group() {
     detail::check(owner == detail::scheduler::current(),
                   "a fiber_group was destroyed on another thread than that of its fibers");
     member.keeper = nullptr;
-    owner->kill(member);
+    if (owner != nullptr) {  // in a forked child there is none
+      owner->kill(member);
+    }
   });
   places_.for_each([](detail::place_in_group& place) { place.group_ = nullptr; });
   if (error_ != nullptr) {

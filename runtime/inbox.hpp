@@ -54,6 +54,8 @@ class inbox {
   // From now on push says no. What nobody took is destroyed without being run. The taking thread only.
   void close() noexcept { discard(take_reversed(closed_mark())); }
 
+  // The same in a forked child: what nobody took stays as it is.
+  void abandon() noexcept { head_.store(closed_mark(), std::memory_order_relaxed); }
   // The rest of what take() gave.
   [[nodiscard]] static posted* next(const posted& item) noexcept { return item.next_; }
 

@@ -35,9 +35,12 @@ bool mutex::try_lock(const char* call) {
 }
 
 void mutex::unlock(const char* call) {
-  const detail::control_block& self = waiting_.require_own_thread(call, holder_ != nobody);
-  if (holder_ != self.id) {
-    throw std::logic_error(std::string("annulet: ") + call + ": " + self.describe() + " does not have it");
+  const detail::control_block* const self = waiting_.giver(call, holder_ != nobody);
+  if (self == nullptr) {
+    return;
+  }
+  if (holder_ != self->id) {
+    throw std::logic_error(std::string("annulet: ") + call + ": " + self->describe() + " does not have it");
   }
   if (waiting_.empty()) {
     holder_ = nobody;

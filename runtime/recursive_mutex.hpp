@@ -34,7 +34,7 @@ class recursive_mutex {
   // Does not park. std::logic_error where another fiber has it, or none.
   void unlock() {
     constexpr const char* call = "recursive_mutex::unlock";
-    if (!mutex_.held(call) || locked_again_ == 0) {
+    if (locked_again_ == 0 || !mutex_.held(call)) {
       mutex_.unlock(call);
     } else {
       --locked_again_;

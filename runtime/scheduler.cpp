@@ -8,12 +8,14 @@
 
 #include <cxxabi.h>
 #include <cerrno>
+#include <cstdlib>
 #include <stdexcept>
 #include <utility>
 
 namespace annulet::detail {
 
 constinit thread_local scheduler* scheduler::current_ = nullptr;
+constinit bool scheduler::in_forked_child_ = false;
 
 namespace {
 
@@ -262,9 +264,29 @@ void scheduler::enter(void* stopped_at, void* from) noexcept {
   *here.errno_ = 0;
   control_block& self = *here.running_;
   here.run_body(self);
+  if (here.left_to_parent_) [[unlikely]] {
+    end_forked_child(self);
+  }
   here.finish(self);
   here.dispatch();
   fail("a finished fiber was resumed");
+}
+
+// As main's return does.
+void scheduler::end_forked_child(control_block& self) noexcept {
+  const bool failed = self.outcome == fiber_outcome::error || self.outcome == fiber_outcome::timed_out;
+  if (failed) {
+    report_uncollected(self, self.outcome);
+  }
+  std::exit(failed ? EXIT_FAILURE : EXIT_SUCCESS);
+}
+
+void scheduler::leave_to_parent() noexcept {
+  in_forked_child_ = left_to_parent_ = true;
+  all_.for_each([](control_block& fiber) { fiber.owner = nullptr; });
+  if (current_ == this) {
+    current_ = nullptr;
+  }
 }
 
 // --- the world outside

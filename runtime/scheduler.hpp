@@ -143,6 +143,11 @@ class scheduler {
   // The hub's end: kills every fiber but the main one, which must be running, and drives the loop until all
   // have ended. Those that have not when the limit is over are named on stderr, and the process aborts.
   void shut_down(deadline limit);
+  // In a forked child: no fiber but the one that called fork goes on, and where that is not main, the process
+  // ends with it. Nothing here is ever destroyed.
+  void leave_to_parent() noexcept;
+  [[nodiscard]] static bool in_forked_child() noexcept { return in_forked_child_; }
+  [[nodiscard]] bool is_left_to_parent() const noexcept { return left_to_parent_; }
   [[nodiscard]] bool is_shutting_down() const noexcept { return shutting_down_; }
 
   // Every fiber that is alive: dump_fibers.hpp.
@@ -162,6 +167,7 @@ class scheduler {
   static void enter(void* stopped_at, void* from) noexcept;
   void run_body(control_block& self) noexcept;
   void finish(control_block& self) noexcept;
+  [[noreturn]] static void end_forked_child(control_block& self) noexcept;
   // One timer for each fiber, with main's, and one for each guard.
   void make_room_for_timers(std::size_t spawned, std::size_t guards) {
     timers_.make_room(spawned + 1 + guards);
@@ -186,6 +192,7 @@ class scheduler {
   [[nodiscard]] bool interruptible(const control_block& fiber) const noexcept;
 
   [[gnu::visibility("hidden")]] static constinit thread_local scheduler* current_;
+  [[gnu::visibility("hidden")]] static constinit bool in_forked_child_;
 
   control_block* running_;
   ready_queue ready_;
@@ -209,6 +216,7 @@ class scheduler {
   std::uint64_t next_id_ = 1;
   waiter* shutdown_waiter_ = nullptr;
   bool shutting_down_ = false;
+  bool left_to_parent_ = false;
   std::string deadlock_list_;
   main_block main_;
 };

@@ -48,10 +48,15 @@ void waiter::hint() noexcept {
 void waiter::expire(timer_node& timer) noexcept { static_cast<waiter&>(timer).wake(wake_reason::timed_out); }
 
 wait_queue::~wait_queue() {
-  check(waiters_.empty() || &scheduler_of(waiters_.front()) == scheduler::current(),
-        "what fibers wait for was destroyed on another thread than theirs");
   while (!waiters_.empty()) {
-    waiters_.front().wake(wake_reason::closed);
+    wait_place& first = waiters_.front();
+    const scheduler* const owner = first.fiber().owner.load(std::memory_order_relaxed);
+    check(owner == scheduler::current(), "what fibers wait for was destroyed on another thread than theirs");
+    if (owner == nullptr) {
+      first.unlink();  // in a forked child, where that fiber never runs
+    } else {
+      first.wake(wake_reason::closed);
+    }
   }
 }
 
@@ -73,6 +78,13 @@ void wait_queue::come_over(const char* call, bool in_use) {
 control_block& wait_queue::require_own_thread(const char* call, bool in_use) {
   belong_here(call, in_use);
   return owner_->running();
+}
+
+control_block* wait_queue::giver(const char* call, bool in_use) {
+  if (scheduler::current() == nullptr && scheduler::in_forked_child()) [[unlikely]] {
+    return nullptr;
+  }
+  return &require_own_thread(call, in_use);
 }
 
 control_block& wait_queue::begin(const char* call, bool in_use) {

@@ -29,8 +29,11 @@ class wait_queue {
   // wrong_thread where fibers of another thread wait here, or it is otherwise `in_use` by them. Returns the
   // fiber that calls.
   control_block& require_own_thread(const char* call, bool in_use = false);
-  // The same for a call that may park: where the fiber has not parked for long, it throws what is pending,
-  // before anything was taken.
+  // The same for a call that gives back what was taken before. Null where that was before a fork: it is left
+  // to the parent, and there is nothing to do.
+  control_block* giver(const char* call, bool in_use = false);
+  // As the first, for a call that may park: where the fiber has not parked for long, it throws what is
+  // pending, before anything was taken.
   control_block& begin(const char* call, bool in_use = false);
   // The last line of such a call where it found what it wants: lets others run now and then, so that a fiber
   // that always does starves nobody. Nothing of the primitive may be touched any more, for it may be gone.
