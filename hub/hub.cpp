@@ -71,4 +71,6 @@ hub_counts hub::counts() const {
 
 std::size_t hub::fiber_count() const { return own("hub::fiber_count").fibers().fibers(); }
 
+void hub::trim_stacks() { own("hub::trim_stacks").fibers().trim_stacks(); }
+
 }  // namespace annulet

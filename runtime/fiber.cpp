@@ -109,6 +109,8 @@ std::uint64_t fiber_handle::id() const { return require("id").id; }
 
 std::string_view fiber_handle::name() const { return require("name").name(); }
 
+std::size_t fiber_handle::stack_used() const { return detail::stack_used(require("stack_used").memory); }
+
 void fiber_handle::drop() noexcept {
   if (control_block* const block = std::exchange(block_, nullptr)) {
     scheduler::abandon(*block);

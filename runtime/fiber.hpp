@@ -163,6 +163,11 @@ class fiber_handle {
   [[nodiscard]] bool done() const;
   [[nodiscard]] std::uint64_t id() const;
   [[nodiscard]] std::string_view name() const;
+  // How far down its stack memory was touched, in bytes, in whole pages: by this fiber, or by another that
+  // had the stack before, since it was mapped or trimmed (hub.hpp). So it is what the fiber needed at most,
+  // and exact on a fresh stack; less where pages were swapped out. Also of one that is done. Some system
+  // calls.
+  [[nodiscard]] std::size_t stack_used() const;
 
  protected:
   friend struct lines;

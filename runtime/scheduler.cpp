@@ -7,6 +7,7 @@
 #include "this_fiber.hpp"
 
 #include <cxxabi.h>
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <stdexcept>
@@ -324,11 +325,13 @@ void scheduler::look_outside() {
 
 void scheduler::wait_outside() {
   const int kept = *errno_;
-  if (timers_.empty()) {
-    if (outside_waits_ == 0 && !outside_.has_outside_handles()) [[unlikely]] {
-      declare_deadlock();
-      return;
-    }
+  if (timers_.empty() && outside_waits_ == 0 && !outside_.has_outside_handles()) [[unlikely]] {
+    declare_deadlock();
+    return;
+  }
+  if (stacks_->has_surplus()) [[unlikely]] {
+    trim_or_wait();
+  } else if (timers_.empty()) {
     outside_.wait(deadline::never());
   } else {
     outside_.wait(
@@ -339,6 +342,21 @@ void scheduler::wait_outside() {
   }
   begin_run();
   *errno_ = kept;
+}
+
+// Stacks that have been idle are trimmed a few at a time, so that what happens meanwhile waits no longer than
+// for a fiber that runs.
+void scheduler::trim_or_wait() {
+  if (stacks_->trim_some(outside_.now())) {
+    outside_.look();
+  } else {
+    const std::int64_t next = stacks_->next_trim();
+    const std::int64_t until = timers_.empty() ? next : std::min(next, timers_.earliest());
+    outside_.wait(deadline(std::chrono::steady_clock::time_point(std::chrono::nanoseconds(until))));
+  }
+  if (!timers_.empty()) {
+    timers_.fire_due(outside_.now());
+  }
 }
 
 // --- interruption

@@ -134,6 +134,9 @@ class scheduler {
   void start(control_block& fiber, stack memory) noexcept;
   [[nodiscard]] std::size_t stack_size() const noexcept { return options_.stack_size; }
 
+  // What the thread's stacks that nobody uses hold goes back to the kernel.
+  void trim_stacks() noexcept { stacks_->trim_all(); }
+
   void kill(control_block& fiber) noexcept;
   // Something became pending for the fiber: ends its park, where that may be ended.
   void interrupt(control_block& fiber) noexcept;
@@ -187,6 +190,7 @@ class scheduler {
   void end_slice() noexcept;
   void look_outside();
   void wait_outside();
+  [[gnu::cold]] void trim_or_wait();
   void declare_deadlock();
   [[noreturn]] void throw_interruption(control_block& self);
   [[nodiscard]] bool interruptible(const control_block& fiber) const noexcept;

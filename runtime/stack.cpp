@@ -1,12 +1,14 @@
 #include "stack.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstdint>
 #include <new>
 #include <stdexcept>
 #include <string>
 #include <system_error>
+#include <utility>
 
 #include <sys/auxv.h>
 #include <sys/mman.h>
@@ -49,8 +51,9 @@ std::size_t smallest_stack_size() noexcept {
 namespace detail {
 
 stack_pool::~stack_pool() {
-  for (const slab& s : slabs_) {
-    ::munmap(s.start, s.length);
+  for (slab* at = slabs_.load(std::memory_order_relaxed); at != nullptr;) {
+    const std::unique_ptr<slab> now(std::exchange(at, at->next));
+    ::munmap(now->start, now->length);
   }
 }
 
@@ -66,9 +69,12 @@ stack stack_pool::acquire(std::size_t size) {
   const unsigned which = class_of(size);
   size_class& sizes = classes_[which];
   std::byte* start = nullptr;
-  if (free_stack* const top = sizes.free) {
-    sizes.free = top->next;
-    start = reinterpret_cast<std::byte*>(top + 1) - sizes.size;
+  if (sizes.waits != 0) {
+    start = sizes.waiting[--sizes.waits];
+    if (sizes.waits < sizes.least) {
+      sizes.least = sizes.waits;
+      sizes.cold = std::min(sizes.cold, sizes.waits);
+    }
   } else {
     if (sizes.fresh_left == 0) {
       grow(sizes);
@@ -83,9 +89,8 @@ stack stack_pool::acquire(std::size_t size) {
 
 void stack_pool::release(const stack& s) noexcept {
   stack_pool& pool = *s.pool;
-  auto* const end = s.memory.data() + s.memory.size();
   size_class& sizes = pool.classes_[s.size_class];
-  sizes.free = new (end - sizeof(free_stack)) free_stack{sizes.free};
+  sizes.waiting[sizes.waits++] = s.memory.data();
   if (--pool.in_use_ == 0 && pool.orphaned_) {
     delete &pool;
   }
@@ -110,16 +115,15 @@ unsigned stack_pool::add_class(std::size_t size) {
   if (const std::size_t whole = whole_pages(size); whole != size) {
     return class_of(whole);
   }
-  classes_.push_back({size, nullptr, nullptr, 0});
+  classes_.push_back({.size = size, .waiting = nullptr});
   return static_cast<unsigned>(classes_.size() - 1);
 }
 
 void stack_pool::grow(size_class& sizes) {
   const std::size_t stride = sizes.size + page_size();
-  if (slabs_.size() == slabs_.capacity()) {
-    slabs_.reserve(slabs_.size() * 2 + 8);
-  }
   std::size_t count = std::max<std::size_t>(slab_length / stride, 1);
+  auto added = std::make_unique<slab>();
+  make_room(sizes, sizes.stacks + count);
   std::byte* start = nullptr;
   try {
     start = map_slab(sizes.size, count);
@@ -131,9 +135,20 @@ void stack_pool::grow(size_class& sizes) {
     count = 1;
     start = map_slab(sizes.size, count);
   }
-  slabs_.push_back({start, stride * count});
+  *added = {slabs_.load(std::memory_order_relaxed), start, stride * count, stride};
+  slabs_.store(added.release(), std::memory_order_release);  // complete, should a handler look
+  sizes.stacks += count;
   sizes.fresh = start;
   sizes.fresh_left = count;
+}
+
+// Only called where none waits, so nothing is copied.
+void stack_pool::make_room(size_class& sizes, std::size_t stacks) {
+  if (stacks > sizes.room) {
+    const std::size_t room = std::max(stacks, sizes.room * 2);
+    sizes.waiting = std::make_unique_for_overwrite<std::byte*[]>(room);
+    sizes.room = room;
+  }
 }
 
 std::byte* stack_pool::map_slab(std::size_t size, std::size_t count) {
@@ -169,6 +184,79 @@ void stack_pool::install_guard(std::byte* page) {
     no_stack(errno, page_size(),
              "mprotect refused its guard page (each guard takes two of vm.max_map_count)");
   }
+}
+
+// --- what waits, and keeps memory
+
+bool stack_pool::has_surplus() const noexcept {
+  std::size_t warm = 0;
+  for (const size_class& sizes : classes_) {
+    warm += (sizes.waits - sizes.cold) * sizes.size;
+  }
+  return warm > kept_warm;
+}
+
+// The one that has waited longest and has memory.
+void stack_pool::cool(size_class& sizes) noexcept {
+  // Locked memory cannot be given back; it is not tried again.
+  ::madvise(sizes.waiting[sizes.cold], sizes.size, MADV_DONTNEED);
+  ++sizes.cold;
+}
+
+// Those that nobody had at any time since the last look, for there were as many others.
+void stack_pool::look_for_idle(std::int64_t now) noexcept {
+  for (size_class& sizes : classes_) {
+    sizes.idle = sizes.least;
+    sizes.least = sizes.waits;
+  }
+  next_look_ = now + idle_time;
+}
+
+bool stack_pool::trim_some(std::int64_t now) noexcept {
+  if (now >= next_look_) {
+    look_for_idle(now);
+  }
+  unsigned left = 16;
+  for (size_class& sizes : classes_) {
+    while (sizes.cold < std::min(sizes.idle, sizes.least)) {
+      if (!has_surplus()) {
+        return false;
+      }
+      if (left-- == 0) {
+        return true;
+      }
+      cool(sizes);
+    }
+  }
+  return false;
+}
+
+void stack_pool::trim_all() noexcept {
+  for (size_class& sizes : classes_) {
+    while (sizes.cold < sizes.waits) {
+      cool(sizes);
+    }
+    sizes.least = sizes.waits;  // never less than are cold
+  }
+}
+
+// --- what can be seen
+
+std::size_t stack_used(const stack& s) noexcept {
+  std::array<unsigned char, 512> in_memory;  // of each page
+  const std::size_t step = in_memory.size() * page_size();
+  for (std::size_t at = 0; at < s.memory.size(); at += step) {
+    const std::size_t length = std::min(step, s.memory.size() - at);
+    if (::mincore(s.memory.data() + at, length, in_memory.data()) != 0) {
+      return 0;
+    }
+    for (std::size_t page = 0; page < length / page_size(); ++page) {
+      if ((in_memory[page] & 1U) != 0) {
+        return s.memory.size() - at - page * page_size();
+      }
+    }
+  }
+  return 0;
 }
 
 }  // namespace detail

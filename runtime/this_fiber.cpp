@@ -18,4 +18,9 @@ std::uint64_t id() { return detail::scheduler::here("this_fiber::id").running().
 
 std::string_view name() { return detail::scheduler::here("this_fiber::name").running().name(); }
 
+std::size_t stack_used() {
+  const detail::control_block& self = detail::scheduler::here("this_fiber::stack_used").running();
+  return self.memory.pool == nullptr ? 0 : detail::stack_used(self.memory);
+}
+
 }  // namespace annulet::this_fiber

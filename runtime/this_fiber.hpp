@@ -3,6 +3,7 @@
 
 #include "deadline.hpp"
 
+#include <cstddef>
 #include <cstdint>
 #include <string_view>
 
@@ -25,5 +26,9 @@ void sleep_for(std::chrono::duration<Rep, Period> time) {
 
 // The first 31 bytes of what spawn was told; "main" for the main fiber.
 [[nodiscard, gnu::visibility("default")]] std::string_view name();
+
+// Bytes of the stack that it runs on that were touched, as of fiber<T>::stack_used(). 0 for the main fiber:
+// it runs on its thread's stack.
+[[nodiscard, gnu::visibility("default")]] std::size_t stack_used();
 
 }  // namespace annulet::this_fiber
