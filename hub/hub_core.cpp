@@ -36,7 +36,11 @@ scheduler_options fiber_options(const hub_options& options) {
   if (options.slow_slice < std::chrono::nanoseconds::zero()) {
     throw std::invalid_argument("annulet: hub_options::slow_slice must not be negative");
   }
-  return {options.stack_size, options.guard, options.look_every, options.slow_slice.count()};
+  return {.stack_size = options.stack_size,
+          .guard = options.guard,
+          .look_every = options.look_every,
+          .slow_slice = options.slow_slice.count(),
+          .overflows = options.overflows};
 }
 
 }  // namespace

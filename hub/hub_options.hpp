@@ -35,6 +35,10 @@ struct hub_options {
   ring_mode mode = ring_mode::defer_taskrun;
   std::size_t stack_size = default_stack_size;  // of fibers that ask for none, in bytes
   stack_guard guard = stack_guard::best;
+  // Whether a fiber that runs over its stack is named. That takes a handler for SIGSEGV while there is a hub,
+  // which passes on what it gets to one that was there before, and a signal stack for each thread with a hub.
+  // What a program installs over it later stands: runtime/stack_overflow.hpp.
+  overflow_report overflows = overflow_report::on_stderr;
   unsigned look_every = 64;  // switches between two looks at the kernel while fibers are busy; at least 1
   // A signal on which the hub lists its fibers on stderr, as dump_fibers() does; 0 for none. It must not be
   // blocked on all threads. What handled it before is put back when the last hub that wants it ends.

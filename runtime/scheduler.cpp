@@ -39,7 +39,8 @@ scheduler::scheduler(idle_source& outside, const scheduler_options& options)
       errno_(&errno),
       options_(options),
       outside_(outside),
-      stacks_(stack_pool::make(options.guard)) {
+      stacks_(stack_pool::make(options.guard)),
+      overflows_(options.overflows) {
   if (current_ != nullptr) {
     throw std::logic_error("annulet: this thread has a hub already; a thread has one at most");
   }
@@ -438,6 +439,19 @@ void scheduler::shut_down(deadline limit) {
     fail("the hub ends, and after its shutdown limit these fibers have not ended, though killed\n" +
          dump(dump_format::text));
   }
+}
+
+const control_block* scheduler::fiber_on(const std::byte* stack_start) noexcept {
+  if (running_->memory.memory.data() == stack_start) {
+    return running_;
+  }
+  const control_block* found = nullptr;
+  all_.for_each([&](control_block& fiber) {
+    if (fiber.memory.memory.data() == stack_start) {
+      found = &fiber;
+    }
+  });
+  return found;
 }
 
 }  // namespace annulet::detail

@@ -13,6 +13,7 @@
 #include "idle_source.hpp"
 #include "ready_queue.hpp"
 #include "stack.hpp"
+#include "stack_overflow.hpp"
 #include "this_fiber.hpp"
 #include "timer_queue.hpp"
 #include "waiter.hpp"
@@ -20,6 +21,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 
 namespace annulet::detail {
@@ -29,6 +31,7 @@ struct scheduler_options {
   stack_guard guard = stack_guard::best;
   unsigned look_every = 64;     // switches between two looks at the world outside
   std::int64_t slow_slice = 0;  // nanoseconds: who runs for longer without a switch is reported; 0 for never
+  overflow_report overflows = overflow_report::on_stderr;
 };
 
 // Since the scheduler was made.
@@ -136,6 +139,12 @@ class scheduler {
 
   // What the thread's stacks that nobody uses hold goes back to the kernel.
   void trim_stacks() noexcept { stacks_->trim_all(); }
+  // For a handler that has interrupted whatever call: the stack whose guard this is an address of, or an
+  // empty one, and the fiber on a stack, or null.
+  [[nodiscard]] std::span<std::byte> guarded_at(const void* address) const noexcept {
+    return stacks_->guarded_at(address);
+  }
+  [[nodiscard]] const control_block* fiber_on(const std::byte* stack_start) noexcept;
 
   void kill(control_block& fiber) noexcept;
   // Something became pending for the fiber: ends its park, where that may be ended.
@@ -223,6 +232,7 @@ class scheduler {
   bool left_to_parent_ = false;
   std::string deadlock_list_;
   main_block main_;
+  overflow_watch overflows_;
 };
 
 }  // namespace annulet::detail

@@ -242,6 +242,22 @@ void stack_pool::trim_all() noexcept {
 
 // --- what can be seen
 
+std::span<std::byte> stack_pool::guarded_at(const void* address) const noexcept {
+  const auto at = reinterpret_cast<std::uintptr_t>(address);
+  for (const slab* s = slabs_.load(std::memory_order_acquire); s != nullptr; s = s->next) {
+    const auto start = reinterpret_cast<std::uintptr_t>(s->start);
+    if (at < start || at - start >= s->length) {
+      continue;
+    }
+    const std::size_t offset = at - start;
+    if (offset % s->stride >= page_size()) {
+      return {};
+    }
+    return {s->start + offset / s->stride * s->stride + page_size(), s->stride - page_size()};
+  }
+  return {};
+}
+
 std::size_t stack_used(const stack& s) noexcept {
   std::array<unsigned char, 512> in_memory;  // of each page
   const std::size_t step = in_memory.size() * page_size();

@@ -23,6 +23,12 @@ enum class stack_guard {
   mprotect,  // as on an older kernel
 };
 
+// What is said when a fiber runs over its stack: stack_overflow.hpp. The process ends by SIGSEGV either way.
+enum class overflow_report {
+  on_stderr,  // which fiber it was: by a handler for SIGSEGV, which passes on what it gets
+  none,       // no handler of ours, and no signal stack
+};
+
 // Bytes of address space. What is between is rounded up to whole pages.
 // The smallest holds the hub's wait and a signal frame of this CPU.
 [[nodiscard, gnu::visibility("default")]] std::size_t smallest_stack_size() noexcept;
@@ -78,6 +84,10 @@ class stack_pool {
   [[nodiscard]] std::int64_t next_trim() const noexcept { return next_look_; }
   // Gives back the memory of all stacks that wait.
   void trim_all() noexcept;
+
+  // Of the stack whose guard page has this address; empty where none has. May be asked by a handler of a
+  // signal that interrupts any other call.
+  [[nodiscard]] std::span<std::byte> guarded_at(const void* address) const noexcept;
 
  private:
   struct size_class {
