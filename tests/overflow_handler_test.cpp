@@ -1,0 +1,344 @@
+// The handler for SIGSEGV that names overflows, beside what a program does with that signal.
+#include <annulet/hub/hub.hpp>
+#include <annulet/runtime/fiber.hpp>
+#include <annulet/runtime/sanitizer.hpp>
+
+#include "support/child.hpp"
+#include "support/driven_clock.hpp"
+#include "support/overflowing.hpp"
+
+#include <doctest/doctest.h>
+
+#include <array>
+#include <csetjmp>
+#include <csignal>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include <unistd.h>
+
+using annulet::overflow_report;
+using annulet::spawn;
+using annulet_test::child_end;
+using annulet_test::count_of;
+using annulet_test::driven;
+using annulet_test::in_child;
+using annulet_test::run_over;
+using annulet_test::way_down;
+
+namespace {
+
+std::size_t page() { return static_cast<std::size_t>(::sysconf(_SC_PAGESIZE)); }
+
+// An address that nobody has mapped, and that a compiler does not know as such.
+void fault() { *reinterpret_cast<volatile char*>(page() / 2) = 1; }
+
+struct sigaction of_segv() {
+  struct sigaction now {};
+  ::sigaction(SIGSEGV, nullptr, &now);
+  return now;
+}
+
+stack_t signal_stack() {
+  stack_t now{};
+  ::sigaltstack(nullptr, &now);
+  return now;
+}
+
+void handle_with(void (*handler)(int, siginfo_t*, void*), int flags = 0) {
+  struct sigaction own {};
+  own.sa_sigaction = handler;
+  own.sa_flags = SA_SIGINFO | flags;
+  ::sigaddset(&own.sa_mask, SIGUSR1);
+  ::sigaction(SIGSEGV, &own, nullptr);
+}
+
+// What a handler may rely on: else another status.
+void exit_with_42(int number, siginfo_t* info, void* context) {
+  sigset_t blocked;
+  ::pthread_sigmask(SIG_BLOCK, nullptr, &blocked);
+  const bool right = number == SIGSEGV && info->si_signo == SIGSEGV && info->si_code > 0 &&
+                     reinterpret_cast<std::uintptr_t>(info->si_addr) == page() / 2 && context != nullptr &&
+                     ::sigismember(&blocked, SIGUSR1) == 1 && ::sigismember(&blocked, SIGSEGV) == 1;
+  ::_exit(right ? 42 : 43);
+}
+
+sigjmp_buf recovered;
+void jump_out(int) { siglongjmp(recovered, 1); }
+
+volatile std::sig_atomic_t calls = 0;
+
+// For a case in a child; `fn` is called with nothing of the test framework's in the way.
+template <class Fn>
+child_end alone(Fn&& fn) {
+  return in_child([&] {
+    stack_t none{};
+    none.ss_flags = SS_DISABLE;
+    ::sigaltstack(&none, nullptr);  // the test framework has one
+    calls = 0;
+    return fn();
+  });
+}
+
+bool sanitized() {
+  if constexpr (annulet::detail::built_in != annulet::detail::sanitizer::none) {
+    std::printf("note: skipped: the sanitizer has the signal\n");
+    return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+TEST_CASE("a fault that is no overflow ends in SIGSEGV, and nothing is said of it") {
+  const child_end end = alone([] {
+    const annulet::hub home;
+    spawn([] { fault(); }).join();
+    return true;
+  });
+  CAPTURE(end.said);
+  CHECK((end.signal == SIGSEGV || sanitized()));
+  CHECK((end.said.empty() || sanitized()));
+}
+
+TEST_CASE("a handler that was there gets a fault that is no overflow as if the kernel had called it") {
+  if (sanitized()) {
+    return;
+  }
+  const child_end end = alone([] {
+    handle_with(exit_with_42);
+    const annulet::hub home;
+    spawn([] { fault(); }).join();
+    return true;
+  });
+  CAPTURE(end.said);
+  CHECK(end.exit == 42);
+  CHECK(end.said.empty());
+}
+
+TEST_CASE("a handler of the old kind is called too, and may jump out, again and again") {
+  if (sanitized()) {
+    return;
+  }
+  const child_end end = alone([] {
+    struct sigaction own {};
+    own.sa_handler = jump_out;
+    ::sigaction(SIGSEGV, &own, nullptr);
+    const annulet::hub home;
+    return spawn([] {
+             volatile int caught = 0;
+             while (caught < 10) {
+               if (sigsetjmp(recovered, 1) == 0) {
+                 fault();
+               }
+               caught = caught + 1;
+             }
+             return caught == 10;
+           })
+        .get();
+  });
+  CAPTURE(end.said);
+  CHECK(end.exit == 0);
+  CHECK(end.said.empty());
+}
+
+TEST_CASE("of an overflow that a handler returns into again and again is told once") {
+  if (sanitized()) {
+    return;
+  }
+  const child_end end = alone([] {
+    handle_with([](int, siginfo_t*, void*) {
+      calls = calls + 1;
+      if (calls == 3) {
+        ::_exit(42);
+      }
+    });
+    const annulet::hub home;
+    spawn([] { run_over(way_down::recursion, 1); }).join();
+    return true;
+  });
+  CAPTURE(end.said);
+  CHECK(end.exit == 42);
+  CHECK(count_of(end.said, "ran over the end") == 1);
+}
+
+TEST_CASE("a handler that asked to be called once, or to be interrupted, is taken at its word") {
+  if (sanitized()) {
+    return;
+  }
+  const child_end once = alone([] {
+    handle_with([](int, siginfo_t*, void*) { [[maybe_unused]] auto n = ::write(STDERR_FILENO, "once\n", 5); },
+                static_cast<int>(SA_RESETHAND));
+    const annulet::hub home;
+    fault();
+    return true;
+  });
+  CHECK(once.signal == SIGSEGV);
+  CHECK(count_of(once.said, "once\n") == 1);
+  const child_end interrupted = alone([] {
+    handle_with(
+        [](int, siginfo_t*, void*) {
+          calls = calls + 1;
+          if (calls == 3) {
+            ::_exit(42);
+          }
+          fault();
+        },
+        SA_NODEFER);
+    const annulet::hub home;
+    fault();
+    return true;
+  });
+  CHECK(interrupted.exit == 42);
+}
+
+TEST_CASE("a SIGSEGV that somebody sends does what it did: it ends the process, or is ignored") {
+  const child_end ends = alone([] {
+    const annulet::hub home;
+    ::raise(SIGSEGV);
+    return true;
+  });
+  CHECK((ends.signal == SIGSEGV || sanitized()));
+  const child_end ignored = alone([] {
+    std::signal(SIGSEGV, SIG_IGN);
+    const annulet::hub home;
+    ::raise(SIGSEGV);
+    ::raise(SIGSEGV);
+    return true;
+  });
+  CHECK(ignored.exit == 0);
+  const child_end faulted = alone([] {  // which the kernel does not let be ignored
+    std::signal(SIGSEGV, SIG_IGN);
+    const annulet::hub home;
+    fault();
+    return true;
+  });
+  CHECK((faulted.signal == SIGSEGV || sanitized()));
+}
+
+TEST_CASE("when the last hub ends, handler and signal stack are as they were before the first") {
+  if (sanitized()) {
+    return;
+  }
+  const child_end end = alone([] {
+    handle_with(exit_with_42);
+    bool right = true;
+    for (int round = 0; round < 3; ++round) {
+      {
+        const annulet::hub home;
+        right = right && of_segv().sa_sigaction != exit_with_42 && signal_stack().ss_flags == 0;
+      }
+      right = right && of_segv().sa_sigaction == exit_with_42 && signal_stack().ss_flags == SS_DISABLE;
+    }
+    return right;
+  });
+  CHECK(end.exit == 0);
+}
+
+TEST_CASE("a thread's own signal stack is used, and stays") {
+  if (sanitized()) {
+    return;
+  }
+  static std::array<std::byte, std::size_t{64} << 10> room;
+  static bool was_there = false;
+  const child_end end = alone([] {
+    stack_t own{};
+    own.ss_sp = room.data();
+    own.ss_size = room.size();
+    ::sigaltstack(&own, nullptr);
+    { const annulet::hub home; }
+    const bool stayed = signal_stack().ss_sp == room.data() && signal_stack().ss_flags == 0;
+    handle_with([](int, siginfo_t*, void*) {
+      const std::byte here{};
+      was_there = &here >= room.data() && &here < room.data() + room.size();
+      ::_exit(was_there ? 42 : 43);
+    });
+    const annulet::hub home;
+    spawn([] { run_over(way_down::recursion, 1); }).join();
+    return stayed;
+  });
+  CAPTURE(end.said);
+  CHECK(end.exit == 42);
+  CHECK(end.says("ran over the end"));
+}
+
+TEST_CASE("a signal stack that the program has put in the place of ours stays when the hub ends") {
+  if (sanitized()) {
+    return;
+  }
+  static std::array<std::byte, std::size_t{64} << 10> room;
+  const child_end end = alone([] {
+    {
+      const annulet::hub home;
+      stack_t own{};
+      own.ss_sp = room.data();
+      own.ss_size = room.size();
+      ::sigaltstack(&own, nullptr);
+    }
+    return signal_stack().ss_sp == room.data() && signal_stack().ss_flags == 0;
+  });
+  CHECK(end.exit == 0);
+}
+
+TEST_CASE("a handler that the program installs later stands, whatever hubs begin and end") {
+  if (sanitized()) {
+    return;
+  }
+  static struct sigaction ours;
+  const child_end end = alone([] {
+    {
+      const annulet::hub home;
+      ours = of_segv();
+      // It passes on to the one that it has replaced.
+      handle_with(
+          [](int number, siginfo_t* info, void* context) {
+            calls = calls + 1;
+            if (calls == 3) {
+              ::_exit(42);  // round in a circle
+            }
+            ours.sa_sigaction(number, info, context);
+          },
+          SA_ONSTACK);
+    }
+    bool stands = of_segv().sa_sigaction != ours.sa_sigaction;
+    const annulet::hub second;
+    stands = stands && of_segv().sa_sigaction != ours.sa_sigaction;
+    if (stands) {
+      spawn([] { run_over(way_down::recursion, 1); }).join();
+    }
+    return stands;
+  });
+  CAPTURE(end.said);
+  CHECK(end.signal == SIGSEGV);  // ours still knows that there was no handler before
+  CHECK(count_of(end.said, "ran over the end") == 1);
+}
+
+TEST_CASE("a hub that is told not to has no handler and no signal stack, and an overflow is SIGSEGV") {
+  for (const bool engine : {true, false}) {
+    const child_end end = alone([&] {
+      const auto run = [] {
+        if (of_segv().sa_handler != SIG_DFL || signal_stack().ss_flags != SS_DISABLE) {
+          return;
+        }
+        spawn([] { run_over(way_down::recursion, 1); }).join();
+      };
+      if (engine) {
+        annulet::hub_options options;
+        options.overflows = overflow_report::none;
+        const annulet::hub home(options);
+        run();
+      } else {
+        const driven world({.overflows = overflow_report::none});
+        run();
+      }
+      return false;
+    });
+    CAPTURE(end.said);
+    CHECK((end.signal == SIGSEGV || sanitized()));
+    CHECK((end.said.empty() || sanitized()));
+  }
+}
