@@ -7,6 +7,7 @@
 #include <future>
 #include <initializer_list>
 #include <memory>
+#include <span>
 #include <system_error>
 #include <thread>
 #include <utility>
@@ -21,8 +22,11 @@ class seccomp_filter {
     require(context_ == nullptr ? -ENOMEM : 0, "seccomp_init");
   }
 
-  void add(std::uint32_t action, int call) {
-    require(::seccomp_rule_add(context_.get(), action, call, 0), "seccomp_rule_add");
+  // Of a call with any arguments, or with these.
+  void add(std::uint32_t action, int call, std::span<const scmp_arg_cmp> with = {}) {
+    require(::seccomp_rule_add_array(context_.get(), action, call, static_cast<unsigned>(with.size()),
+                                     with.data()),
+            "seccomp_rule_add_array");
   }
   // For this thread, and those that it starts from now on.
   void load() { require(::seccomp_load(context_.get()), "seccomp_load"); }
@@ -47,6 +51,14 @@ inline void refuse(std::initializer_list<int> calls, int error) {
   for (const int call : calls) {
     filter.add(SCMP_ACT_ERRNO(static_cast<std::uint32_t>(error)), call);
   }
+  filter.load();
+}
+
+// The same of a call whose argument (0 to 5) has this value.
+inline void refuse_where(int call, unsigned argument, std::uint64_t value, int error) {
+  const scmp_arg_cmp same{argument, SCMP_CMP_EQ, value, 0};
+  seccomp_filter filter;
+  filter.add(SCMP_ACT_ERRNO(static_cast<std::uint32_t>(error)), call, {&same, 1});
   filter.load();
 }
 
