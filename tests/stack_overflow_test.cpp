@@ -76,13 +76,14 @@ bool overflow(const scene& s) {
   ::sigaction(SIGSEGV, &own, nullptr);
 
   driven world;
-  annulet::event never;
+  annulet::event never, last;
   std::vector<annulet::fiber<void>> all;
   for (unsigned i = 0; i < fibers; ++i) {
     const std::string name = "number " + std::to_string(i);
     all.push_back(spawn({.name = name, .stack_size = s.stack_size}, [&, i] {
       if (i == s.victim) {
         annulet::this_fiber::sleep_for(1s);  // the others have parked
+        last.set();
         run_over(s.how, s.seed);
       }
       others.kept.emplace_back();
@@ -90,6 +91,13 @@ bool overflow(const scene& s) {
       never.wait();  // a timer would change when another is due
     }));
   }
+  spawn([&] {  // so that a yield is a switch
+    last.wait();
+    for (;;) {
+      annulet::this_fiber::yield();
+    }
+  })
+      .detach();
   annulet::this_fiber::sleep_for(500ms);
   for (auto& [memory, copy] : others.kept) {
     copy.assign(memory.begin(), memory.end());

@@ -192,6 +192,27 @@ TEST_CASE("the guard holds after the stack was used and given back many times") 
   CHECK(end.signal == SIGSEGV);
 }
 
+TEST_CASE("a guard's address tells the stack above it, and no other address does") {
+  const auto pool = stack_pool::make(stack_guard::best);
+  for (const std::size_t size : {smallest_stack_size(), std::size_t{64} << 10, std::size_t{32} << 20}) {
+    CAPTURE(size);
+    const auto all = acquire(*pool, 1'000, size);
+    for (const stack& s : all) {
+      std::byte* const start = s.memory.data();
+      for (const std::byte* const at : {start - 1, start - page, start - page / 2}) {
+        REQUIRE(pool->guarded_at(at).data() == start);
+        REQUIRE(pool->guarded_at(at).size() == size);
+      }
+      for (const std::byte* const at : {start, start + page, start + size / 2, start + size - 1}) {
+        REQUIRE(pool->guarded_at(at).empty());
+      }
+    }
+    release(all);
+  }
+  CHECK(pool->guarded_at(nullptr).empty());
+  CHECK(pool->guarded_at(pool.get()).empty());
+}
+
 // The kernel refuses such guards for locked memory.
 TEST_CASE("where memory is locked, mprotect guards the stacks") {
   const child_end end = in_child([] {
