@@ -441,19 +441,6 @@ void scheduler::shut_down(deadline limit) {
   }
 }
 
-const control_block* scheduler::fiber_on(const std::byte* stack_start) noexcept {
-  if (running_->memory.memory.data() == stack_start) {
-    return running_;
-  }
-  const control_block* found = nullptr;
-  all_.for_each([&](control_block& fiber) {
-    if (fiber.memory.memory.data() == stack_start) {
-      found = &fiber;
-    }
-  });
-  return found;
-}
-
 }  // namespace annulet::detail
 
 namespace annulet {

@@ -206,6 +206,19 @@ std::size_t page_size() noexcept { return ::getauxval(AT_PAGESZ); }
 
 }  // namespace
 
+const control_block* scheduler::fiber_on(const std::byte* stack_start) noexcept {
+  if (running_->memory.memory.data() == stack_start) {
+    return running_;
+  }
+  const control_block* found = nullptr;
+  all_.for_each([&](control_block& fiber) {
+    if (fiber.memory.memory.data() == stack_start) {
+      found = &fiber;
+    }
+  });
+  return found;
+}
+
 overflow_watch::overflow_watch(overflow_report wanted) {
   if (wanted == overflow_report::none || built_in != sanitizer::none) {
     return;
