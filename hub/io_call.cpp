@@ -34,6 +34,28 @@ void io_call::learn_of_file() {
   incarnation_ = file_->incarnation();
 }
 
+// The ring says EAGAIN of a disk's file that is O_NONBLOCK, where it would have to wait for the disk.
+std::optional<io_result> io_call::request_beside(const operation& what, deadline until) {
+  if (file_ == nullptr) {
+    learn_of_file();
+  }
+  const auto result = perform(what, until);
+  if (!result || result->error() != EAGAIN) {
+    return result;
+  }
+  operation by_thread = what;
+  by_thread.by_thread = true;
+  return perform(by_thread, until);
+}
+
+void io_call::breathe_beside() {
+  if (file_ == nullptr) {
+    learn_of_file();
+  }
+  hub_.fibers().breathe(1);
+  require_open();
+}
+
 bool io_call::stand_in_line(deadline until) {
   if (until.is_past()) {
     return false;

@@ -69,12 +69,17 @@ class io_call {
   // and interruptions. The first that waits takes a turn, which is kept to the call's end.
   template <class Step>
   [[nodiscard]] std::optional<io_result> run(Step& step, deadline until);
+  // The same without a turn, for a step at a position of its own: any number of them go on side by side.
+  template <class Step>
+  [[nodiscard]] std::optional<io_result> run_beside(Step& step, deadline until);
+  // What cannot be tried. Without a turn, too.
+  [[nodiscard]] std::optional<io_result> request_beside(const operation& what, deadline until);
+  void breathe_beside();
   // Between two steps that belong together: nobody comes in between, though others run.
   void breathe_between();
 
  private:
   class sleeping;
-  using park_function = wake_reason (scheduler::*)(waiter&, deadline, wakers);
 
   static hub_core& hub_of(const file_ref& file, const char* name);
   [[gnu::cold]] void let_others_run();
@@ -113,8 +118,6 @@ class io_call {
   }
   [[noreturn, gnu::cold]] static void throw_closed(const char* name, int fd);
   void learn_of_file();
-  wake_reason await_completion(request& r, deadline until, park_function park);
-  void call_off(request& r);
 
   hub_core& hub_;
   fd_state* file_;  // null where nothing is known
@@ -238,6 +241,21 @@ template <class Step>
       last = true;  // however many events come for nothing
     }
   }
+}
+
+template <class Step>
+std::optional<io_result> io_call::run_beside(Step& step, deadline until) {
+  const io_step::outcome tried = step.attempt();
+  if (tried == io_step::outcome::done) {
+    return step.result();
+  }
+  if (tried == io_step::outcome::delegate && step.is_disk()) {
+    return request_beside(step.as_operation(), until);
+  }
+  if (!take_turn(until)) {
+    return std::nullopt;
+  }
+  return go_on(step, step.attempt(), until);
 }
 
 inline bool io_call::take_turn(deadline until) {

@@ -3,6 +3,7 @@
 
 #include "io_call.hpp"
 
+#include "carry_out.hpp"
 #include "hub_core.hpp"
 #include "syscalls.hpp"
 
@@ -19,6 +20,9 @@ using std::chrono::milliseconds;
 using std::chrono::seconds;
 
 bool says_ready(const operation& what) noexcept {
+  if (what.path != nullptr) {
+    return false;
+  }
   const bool writes = what.what == operation::call::writev;
   std::array<pollfd, 1> file{pollfd{what.fd, static_cast<short>(writes ? POLLOUT : POLLIN), 0}};
   const io_result ready = poll_now(file);
@@ -58,33 +62,66 @@ bool io_call::gives_way() {
   return true;
 }
 
-wake_reason io_call::await_completion(request& r, deadline until, park_function park) {
-  if (r.done()) {
+wake_reason carrying::await_completion(deadline until, park_function park) {
+  if (request_.done()) {
     return wake_reason::ready;
   }
   waiter w(hub_.fibers().running(), name_, fd_);
-  r.wait_with(&w);
+  request_.wait_with(&w);
   const wake_reason why = (hub_.fibers().*park)(w, until, wakers::outside);
-  r.wait_with(nullptr);
+  request_.wait_with(nullptr);
   return why;
 }
 
 // Returns when the kernel is done with it. A cancellation misses a request that is just going from a worker
 // thread of the ring's to the poll that it waits on, or back, and what a disk has begun it cannot end: it is
 // repeated, ever less often.
-void io_call::call_off(request& r) {
-  r.give_up();
+void carrying::call_off() {
+  request_.give_up();
   milliseconds patience(1);
   do {
-    hub_.io().cancel(r);
-    (void)await_completion(r, patience, &scheduler::park_uninterrupted);
+    hub_.io().cancel(request_);
+    (void)await_completion(patience, &scheduler::park_uninterrupted);
     patience = std::min(2 * patience, milliseconds(64));
-  } while (!r.done());
+  } while (!request_.done());
+}
+
+void carrying::out(const operation& what, deadline until) {
+  // A worker that finds the file ready has it done in less, on a machine however busy.
+  constexpr milliseconds grace(50);
+  hub_.io().start(request_, what);
+  // A disk waits for no peer: a transfer has its look, however long that takes, for a disk takes notice of
+  // no interruption. But there are regular files behind which somebody has to act.
+  why_ = await_completion(what.on_disk && until.is_past() ? deadline(seconds(1)) : until,
+                          &scheduler::park_and_tell);
+  const bool by_thread = what.by_worker || what.what == operation::call::accept;
+  if (why_ == wake_reason::timed_out && by_thread && says_ready(what)) {
+    why_ = await_completion(grace, &scheduler::park_and_tell);  // who carries it out has yet to look
+  }
+  if (!request_.done()) {
+    call_off();
+  }
+}
+
+std::optional<io_result> carry_out(hub_core& hub, const char* name, const operation& what, deadline until) {
+  for (;;) {
+    hub.fibers().throw_if_interrupted();
+    request r;
+    carrying call(hub, r, name, waiter::no_descriptor);
+    call.out(what, until);
+    if (!call.ended_early()) {
+      return r.result();
+    }
+    if (call.why() == wake_reason::timed_out) {
+      return std::nullopt;
+    }
+    if (call.why() == wake_reason::interrupted) {
+      hub.fibers().throw_interruption();
+    }
+  }
 }
 
 std::optional<io_result> io_call::perform(const operation& what, deadline until) {
-  // A worker that finds the file ready has it done in less, on a machine however busy.
-  constexpr milliseconds grace(50);
   scheduler& fibers = hub_.fibers();
   for (;;) {
     fibers.throw_if_interrupted();
@@ -94,37 +131,26 @@ std::optional<io_result> io_call::perform(const operation& what, deadline until)
     request r;
     file_->requests_.push_back(r);
     std::optional<disk_transfers::entry> on_disk;
-    if (what.on_disk) {
+    if (what.on_disk && what.at_own_position()) {
       on_disk.emplace(hub_.transfers(), what.fd, what.file);
     }
-    hub_.io().start(r, what);
-    // A disk waits for no peer: a transfer has its look, however long that takes, for a disk takes notice of
-    // no interruption. But there are regular files behind which somebody has to act.
-    wake_reason why = await_completion(r, what.on_disk && until.is_past() ? deadline(seconds(1)) : until,
-                                       &scheduler::park_and_tell);
-    const bool by_thread = what.by_worker || what.what == operation::call::accept;
-    if (why == wake_reason::timed_out && by_thread && says_ready(what)) {
-      why = await_completion(r, grace, &scheduler::park_and_tell);  // who carries it out has yet to look
-    }
-    if (!r.done()) {
-      call_off(r);
-    }
+    carrying call(hub_, r, name_, fd_);
+    call.out(what, until);
     on_disk.reset();
     r.unlink();
     file_->request_ended();
-    const int error = r.result().error();
-    const bool called_off = error == ECANCELED && why != wake_reason::ready;
-    if (!called_off && error != EINTR && error != EAGAIN) {
+    const bool again = r.result().error() == EAGAIN;
+    if (!call.ended_early() && !again) {
       return r.result();
     }
     require_open();
-    if (error == EAGAIN) {
+    if (again) {
       return r.result();
     }
-    if (why == wake_reason::timed_out) {
+    if (call.why() == wake_reason::timed_out) {
       return std::nullopt;
     }
-    if (why == wake_reason::interrupted) {
+    if (call.why() == wake_reason::interrupted) {
       fibers.throw_interruption();
     }
     // A signal, and nobody wants it to end: again.

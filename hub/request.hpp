@@ -12,25 +12,44 @@
 #include <optional>
 
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 
 namespace annulet::detail {
 
 // What the kernel is to do. All that is pointed at stays until the request is complete.
 struct operation {
-  enum class call : std::uint8_t { readv, writev, accept, connect, close };
+  enum class call : std::uint8_t { readv, writev, accept, connect, close, fsync, fdatasync, statx, open };
+  static constexpr auto own_position = static_cast<std::uint64_t>(-1);
 
   call what;
   int fd;
-  const iovec* vectors = nullptr;  // readv, writev: from and to the file's own position
+  const iovec* vectors = nullptr;  // readv, writev
   unsigned vector_count = 0;
-  sockaddr* address = nullptr;  // accept: null where nobody asks; connect: the peer's
+  std::uint64_t position = own_position;  // readv, writev: the file's own, or another
+  sockaddr* address = nullptr;            // accept: null where nobody asks; connect: the peer's
   socklen_t* address_size = nullptr;
-  int flags = 0;           // accept4's
-  bool by_worker = false;  // not by the ring itself, which would stop the thread: see io_step.cpp
-  bool on_disk = false;    // readv, writev: it waits for no peer
+  const char* path = nullptr;     // open, statx: below `fd`
+  struct statx* about = nullptr;  // statx
+  int flags = 0;                  // accept4's, openat's, statx's
+  unsigned mode = 0;              // openat's; of statx the mask
+  bool by_worker = false;         // not by the ring itself, which would stop the thread: see io_step.cpp
+  bool on_disk = false;           // it waits for no peer; an open that would is refused: waits_for_peer
+  bool by_thread = false;         // of ours, and not by the ring
   // The one that is meant, where a thread makes the call later: the number may be another's by then.
   std::optional<file_identity> file = std::nullopt;
+
+  // What an open says that is not to wait for a peer, and would. No system call has this to say.
+  static constexpr int waits_for_peer = 512;  // ERESTARTSYS
+
+  // While it is under way nobody else may use the position.
+  [[nodiscard]] bool at_own_position() const noexcept {
+    return (what == call::readv || what == call::writev) && position == own_position;
+  }
+  // io_uring does these otherwise than Linux's own calls: uring_requests.cpp.
+  [[nodiscard]] bool needs_thread() const noexcept {
+    return by_thread || what == call::close || what == call::open || (on_disk && at_own_position());
+  }
 };
 
 // On its descriptor's list while the kernel has it. An engine calls complete(), once, from inside.

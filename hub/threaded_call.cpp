@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdio>
+#include <string>
 
 #include <fcntl.h>
 #include <poll.h>
@@ -24,13 +25,20 @@ std::uint16_t threaded_call::needs() const noexcept {
     case operation::call::accept:
       return POLLIN;
     case operation::call::connect:  // it has to be made for anything to happen
-    case operation::call::close:
+    default:
       break;
   }
   return 0;
 }
 
 namespace {
+
+// The kernel wants the position in halves, and looks at the second where a long has no room for it all.
+io_result positioned_transfer(long number, const operation& what) noexcept {
+  const auto low = static_cast<long>(what.position);
+  const auto high = static_cast<long>(what.position >> 32);
+  return kernel(number, what.fd, what.vectors, what.vector_count, low, high);
+}
 
 // What accept(2) says at once of a socket where nobody can be waited for; 0 where it listens.
 int refusal_to_accept(int fd) noexcept {
@@ -83,6 +91,23 @@ io_result threaded_call::connect() const noexcept {
   return over.ok() ? call() : over;
 }
 
+io_result threaded_call::transfer(long plain, long positioned) const noexcept {
+  return what_.at_own_position() ? kernel(plain, what_.fd, what_.vectors, what_.vector_count)
+                                 : positioned_transfer(positioned, what_);
+}
+
+// Whether it may wait for somebody: a FIFO's other side, a terminal's carrier.
+bool threaded_call::opens_for_peer() const noexcept {
+  if ((what_.flags & (O_NONBLOCK | O_PATH | O_DIRECTORY)) != 0) {
+    return false;
+  }
+  struct statx about {};
+  const int flags = (what_.flags & O_NOFOLLOW) != 0 ? AT_SYMLINK_NOFOLLOW : 0;
+  const io_result asked = kernel(SYS_statx, what_.fd, what_.path, flags | AT_STATX_DONT_SYNC,
+                                 static_cast<unsigned>(STATX_TYPE), &about);
+  return asked.ok() && (S_ISFIFO(about.stx_mode) || S_ISCHR(about.stx_mode));
+}
+
 void threaded_call::report_if_stuck(pid_t thread) noexcept {
   const auto now = std::chrono::steady_clock::now();
   if (!called_off_) {
@@ -92,9 +117,11 @@ void threaded_call::report_if_stuck(pid_t thread) noexcept {
     return;
   }
   reported_ = true;
-  constexpr std::array names{"readv", "writev", "accept", "connect", "close"};
-  std::fprintf(stderr, "annulet: %s(%d) has not ended, seconds after it was called off: %s %d\n",
-               names.at(static_cast<std::size_t>(what_.what)), what_.fd,
+  constexpr std::array names{"readv", "writev",    "accept", "connect", "close",
+                             "fsync", "fdatasync", "statx",  "open"};
+  const std::string about = what_.path == nullptr ? std::to_string(what_.fd) : what_.path;
+  std::fprintf(stderr, "annulet: %s(%s) has not ended, seconds after it was called off: %s %d\n",
+               names.at(static_cast<std::size_t>(what_.what)), about.c_str(),
                thread == 0 ? "no thread has it, and this one waits," : "it runs in thread",
                thread == 0 ? ::gettid() : thread);
 }
@@ -108,10 +135,10 @@ void threaded_call::run() noexcept {
   }
   switch (what_.what) {
     case operation::call::readv:
-      result_ = kernel(SYS_readv, what_.fd, what_.vectors, what_.vector_count);
+      result_ = transfer(SYS_readv, SYS_preadv);
       break;
     case operation::call::writev:
-      result_ = kernel(SYS_writev, what_.fd, what_.vectors, what_.vector_count);
+      result_ = transfer(SYS_writev, SYS_pwritev);
       break;
     case operation::call::accept:
       result_ = kernel(SYS_accept4, what_.fd, what_.address, what_.address_size, what_.flags);
@@ -121,6 +148,20 @@ void threaded_call::run() noexcept {
       break;
     case operation::call::close:
       result_ = close_file(what_.fd);
+      break;
+    case operation::call::fsync:
+      result_ = kernel(SYS_fsync, what_.fd);
+      break;
+    case operation::call::fdatasync:
+      result_ = kernel(SYS_fdatasync, what_.fd);
+      break;
+    case operation::call::statx:
+      result_ = kernel(SYS_statx, what_.fd, what_.path, what_.flags, what_.mode, what_.about);
+      break;
+    case operation::call::open:
+      result_ = what_.on_disk && opens_for_peer()
+                    ? io_result(-operation::waits_for_peer)
+                    : kernel(SYS_openat, what_.fd, what_.path, what_.flags, what_.mode);
       break;
   }
 }

@@ -1,4 +1,8 @@
 // Calls that the ring carries out, and those that it must leave to a thread. uring_engine.cpp has the rest.
+//
+// An open is a thread's because the ring opens with O_NONBLOCK where it need not wait for the disk: it does
+// not wait for a FIFO's other side then, and says ENXIO where that is missing. Its workers would wait, and
+// are so few that those who wait for a peer could keep all others, the peer's among them, from beginning.
 #include "uring_engine.hpp"
 
 #include <cstdint>
@@ -7,18 +11,17 @@
 namespace annulet::detail {
 
 void uring_engine::start(request& r, const operation& what) noexcept {
-  if (what.what == operation::call::close || what.on_disk) {
+  if (what.needs_thread()) {
     start_on_thread(r, what);
     return;
   }
   io_uring_sqe& entry = sqe();
-  constexpr auto own_position = static_cast<std::uint64_t>(-1);
   switch (what.what) {
     case operation::call::readv:
-      io_uring_prep_readv(&entry, what.fd, what.vectors, what.vector_count, own_position);
+      io_uring_prep_readv(&entry, what.fd, what.vectors, what.vector_count, what.position);
       break;
     case operation::call::writev:
-      io_uring_prep_writev(&entry, what.fd, what.vectors, what.vector_count, own_position);
+      io_uring_prep_writev(&entry, what.fd, what.vectors, what.vector_count, what.position);
       break;
     case operation::call::accept:
       io_uring_prep_accept(&entry, what.fd, what.address, what.address_size, what.flags);
@@ -26,7 +29,16 @@ void uring_engine::start(request& r, const operation& what) noexcept {
     case operation::call::connect:
       io_uring_prep_connect(&entry, what.fd, what.address, *what.address_size);
       break;
+    case operation::call::fsync:
+    case operation::call::fdatasync:
+      io_uring_prep_fsync(&entry, what.fd,
+                          what.what == operation::call::fdatasync ? IORING_FSYNC_DATASYNC : 0U);
+      break;
+    case operation::call::statx:
+      io_uring_prep_statx(&entry, what.fd, what.path, what.flags, what.mode, what.about);
+      break;
     case operation::call::close:
+    case operation::call::open:
       break;
   }
   if (what.by_worker) {
