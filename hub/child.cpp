@@ -48,6 +48,10 @@ io_step::outcome child_step::attempt() noexcept {
   return done(looked);
 }
 
+void child_step::await(int pidfd) noexcept {
+  (void)uninterrupted([pidfd] { return kernel(SYS_waitid, by_pidfd, pidfd, nullptr, WEXITED, nullptr); });
+}
+
 io_result open_pidfd(pid_t pid) noexcept { return kernel(SYS_pidfd_open, pid, 0); }
 
 }  // namespace detail

@@ -17,6 +17,9 @@ class child_step final : public io_step {
 
   outcome attempt() noexcept;
   [[nodiscard]] operation as_operation() const noexcept { return {}; }  // it always has an answer
+  // Takes the status of one that is ending. The thread waits.
+  static void await(int pidfd) noexcept;
+
   // After one that is done, and in order.
   [[nodiscard]] const std::optional<exit_status>& status() const noexcept { return status_; }
 
