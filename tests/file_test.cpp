@@ -355,3 +355,30 @@ TEST_CASE("a call at a position ends with EBADF where its descriptor is closed m
   REQUIRE(closer.join(limit));
   CHECK_FALSE(is_open(number));
 }
+
+TEST_CASE("a disk transfer that has begun ends when it ends, and what came meanwhile stays pending") {
+  const held_memory memory;
+  if (!memory) {
+    return;
+  }
+  hub home;
+  const descriptor file(require_ok(::open("/proc/self/status", O_RDONLY | O_CLOEXEC), "open"));
+  std::size_t count = 0;
+  bool killed_later = false;
+  auto reader = spawn_parked([&] {
+    count = annulet::pread(file.get(), memory.buffer(), 0, 50ms);
+    killed_later = is_killed_in([] {
+      this_fiber::sleep_for(1h);
+      return 0;
+    });
+  });
+  memory.await_access();
+  this_fiber::sleep_for(20ms);
+  reader.kill();
+  this_fiber::sleep_for(100ms);  // the deadline passes, too
+  CHECK_FALSE(reader.done());
+  memory.give();
+  REQUIRE(reader.join(limit));
+  CHECK(count == memory.buffer().size());
+  CHECK(killed_later);
+}

@@ -14,16 +14,24 @@
 
 namespace annulet::test {
 
-// A child that calls fn, and uses nothing of a hub.
+// A child that calls fn, and uses nothing of a hub. From the first moment on SIGTERM ends it: the test
+// framework has a handler of its own, which must not run in it.
 template <class Fn>
 pid_t forked(Fn&& fn) {
-  const pid_t child = require_ok(::fork(), "fork");
+  sigset_t all;
+  sigset_t before;
+  sigfillset(&all);
+  ::pthread_sigmask(SIG_SETMASK, &all, &before);
+  const pid_t child = ::fork();
   if (child == 0) {
-    std::signal(SIGTERM, SIG_DFL);  // the test framework has its own
+    std::signal(SIGTERM, SIG_DFL);
+  }
+  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  if (child == 0) {
     fn();
     ::_exit(99);
   }
-  return child;
+  return require_ok(child, "fork");
 }
 
 // Whether this process has any, zombies among them.
