@@ -33,8 +33,8 @@ using namespace std::chrono_literals;
 namespace {
 
 constexpr std::size_t usual_calls = 960;
-constexpr std::size_t at_once =
-    48;  // more than there are threads and workers, so that some have yet to begin
+// More than there are threads and workers, so that some have yet to begin.
+constexpr std::size_t at_once = 48;
 constexpr std::size_t block = 40'000;
 constexpr char untouched = 'u';
 
