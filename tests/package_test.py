@@ -73,6 +73,15 @@ def headers_compile(installed):
     return []
 
 
+def unloaded_script(installed):
+    """What gdb says to the script's command, where that is not the script's own answer."""
+    script = installed.prefix / "share/annulet/annulet-gdb.py"
+    command = ("gdb", "-nx", "-batch", "-ex", f"source {script}", "-ex", "annulet fibers")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS_ALLOWED)
+    said = done.stdout + done.stderr
+    return [] if said == "no process runs, and there is no core file\n" else [said]
+
+
 def foreign_symbols(installed):
     """Exported symbols that are neither in namespace annulet nor the typeinfo or tables of its types."""
     ours = re.compile(r"_Z(T[ISVTWH]|GV|T[hv]\w+?_)?N[KOR]*7annulet")
@@ -232,6 +241,8 @@ STATIC = "a program runs with the static library, found by {}"
 def check_installed(check, installed, scratch, projects):
     check("every installed header finds what it needs", headers_compile, installed)
     check("the shared library exports nothing but annulet's own", foreign_symbols, installed)
+
+    check("gdb loads the script that was installed", unloaded_script, installed)
 
     name = "a project with pkg-config builds"
     built = check.building(name, build_with_pkg_config, installed, projects / "pkg_config")

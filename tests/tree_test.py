@@ -23,7 +23,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 COMPILER = os.environ.get("CXX", "g++")
 
 LIBRARY = ("runtime", "hub", "selector", "net")
-FOLDERS = LIBRARY + ("tests", "bench", "examples")
+FOLDERS = LIBRARY + ("tests", "bench", "examples", "tools")
 MAY_SEE = {"runtime": (), "hub": ("runtime",), "selector": ("runtime", "hub"), "net": ("runtime", "hub")}
 # Memory, signals and the C++ runtime: all that fibers need to know of the system.
 RUNTIME_SYSTEM_HEADERS = {
