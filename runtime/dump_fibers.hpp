@@ -5,7 +5,7 @@
 //   3 fibers, 1 of them running, 0 ready, 2 parked
 //   fiber 1 "main": parked in fiber::join for 3.208 s
 //   fiber 2 "server" (spawned at main.cpp:31): parked in accept, descriptor 5, for 3.208 s
-//   fiber 7 "session" (spawned at main.cpp:17): running
+//   fiber 7 "guest" (spawned at main.cpp:17): running
 //
 // A hub does it by itself where a deadlock, or a fiber that does not end, has to be explained, and on a
 // signal where hub_options::dump_signal asks for it. Outside the process tools/annulet-gdb.py does it.

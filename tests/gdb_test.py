@@ -19,6 +19,7 @@ from cases import Cases
 
 TESTS = pathlib.Path(__file__).resolve().parent
 SCRIPT = TESTS.parent / "tools/annulet-gdb.py"
+PAGE = TESTS.parent / "docs/debugging.md"
 SOURCE = TESTS / "gdb_program.cpp"
 COMPILER = os.environ.get("CXX", "g++")
 SECONDS_ALLOWED = 120
@@ -33,7 +34,7 @@ class Impossible(Exception):
     """This machine does not allow it."""
 
 
-def gdb(*arguments, commands=()):
+def gdb(*arguments, commands=(), **options):
     """What gdb says to the commands, each of which may fail; an error where Python fails in it."""
     line = ["gdb", "-nx", "-batch", "-iex", "set debuginfod enabled off", *map(str, arguments)]
     for command in (f"source {SCRIPT}", "set width 0", *commands):
@@ -45,6 +46,7 @@ def gdb(*arguments, commands=()):
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             timeout=SECONDS_ALLOWED,
+            **options,
         )
     except subprocess.TimeoutExpired:
         raise Failed(f"gdb did not end within {SECONDS_ALLOWED} s")
@@ -231,6 +233,19 @@ def crowd_missed(program):
     return found + lacking(said[-8000:], frame("sleeps_long", "", "sleep_for(1h)"))
 
 
+def wrong_page(program, scratch):
+    """Each command in the documentation, in turn; where one fails, Python does."""
+    page = re.findall(r"^\(gdb\) (.*)$", PAGE.read_text(), re.MULTILINE)
+    if not page or not page[0].endswith("/share/annulet/annulet-gdb.py"):
+        return [f"the page does not load the script first: {page}"]
+    with process(program) as child:
+        tried = [f"python gdb.execute({command!r})" for command in page[1:]]
+        said = gdb("-p", child.pid, commands=tried, cwd=scratch)
+    # The two fibers in read, and what the most of them do.
+    found = lacking(said, "^2$", r"^ +1 .*gdb_program.cpp:\d+ parked in event::wait$", *frames_of_parcel())
+    return found if (scratch / "server.core").exists() else [*found, "no core file was written"]
+
+
 # --- On core files ---
 
 
@@ -389,6 +404,7 @@ def main(build):
     check(f"{CROWD} fibers are listed", crowd_missed)
     with tempfile.TemporaryDirectory(prefix="annulet-gdb.") as directory:
         scratch = pathlib.Path(directory)
+        check("every command in the documentation works", wrong_page, scratch)
         check("a core file that annulet core has written has all fibers and frames", wrong_made_core, scratch)
         check("so has the kernel's", wrong_kernel_core, scratch)
         check("a stripped program is said to be without information", unsaid_of_stripped, scratch)

@@ -284,12 +284,22 @@ def headers_that_lack_something(tree):
 
 
 def programs_in(document):
-    """(line, text) of each fenced block of C++ that has a main function and is not called a fragment."""
-    fence = re.compile(r"^```cpp *(?P<kind>\w*) *\n(?P<text>.*?)^```", re.DOTALL | re.MULTILINE)
+    """(line, text, output) of each fenced block of C++ that has a main function and is not called a fragment.
+    The output is a block of text right below it, or None."""
+    fence = r"^```cpp *(?P<kind>\w*) *\n(?P<text>.*?)^```\n(?:\n*```text\n(?P<output>.*?)^```)?"
     text = document.read_text()
-    for found in fence.finditer(text):
+    for found in re.finditer(fence, text, re.DOTALL | re.MULTILINE):
         if found["kind"] != "fragment" and re.search(r"\bint main\b", found["text"]):
-            yield text.count("\n", 0, found.start()) + 1, found["text"]
+            yield text.count("\n", 0, found.start()) + 1, found["text"], found["output"]
+
+
+def misprint(program, expected):
+    """What a program prints other than expected; how long something took is free."""
+    done = subprocess.run(
+        [program], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    timeless = [re.sub(r"\d+\.\d+ s\b", "... s", output).rstrip() for output in (done.stdout, expected)]
+    return None if timeless[0] == timeless[1] else f"does not print what stands below it, but\n{done.stdout}"
 
 
 def documented_programs(tree):
@@ -299,19 +309,22 @@ def documented_programs(tree):
     with tempfile.TemporaryDirectory(prefix="annulet-documents.") as directory:
 
         def try_out(numbered):
-            number, (where, text) = numbered
+            number, (where, text, output) = numbered
             program = pathlib.Path(directory) / str(number)
             command = [COMPILER, "-std=c++20", "-Wall", "-x", "c++", "-", "-o", program]
-            wrong = complaints([*command, *flags, f"-Wl,-rpath,{tree.build}"], input=text)
+            source = f'#line 1 "main.cpp"\n{text}'
+            wrong = complaints([*command, *flags, f"-Wl,-rpath,{tree.build}"], input=source)
             if wrong:
                 return f"{where}: does not compile: {wrong}"
             wrong = complaints([program], timeout=tree.seconds_for_a_program, stdin=subprocess.DEVNULL)
+            if not wrong and output is not None:
+                wrong = misprint(program, output)
             return wrong and f"{where}: {wrong}"
 
         found = [
-            (tree.where(document, line), text)
+            (tree.where(document, line), text, output)
             for document in tree.documents()
-            for line, text in programs_in(document)
+            for line, text, output in programs_in(document)
         ]
         yield from two_at_a_time(try_out, enumerate(found))
 
@@ -340,6 +353,7 @@ def document(*lines):
     return "\n".join(["```cpp", *lines, "```", ""])
 
 
+OUTPUT = "\n```text\nDone after 0.1 s.\n```\n"
 LONG_FUNCTION = "namespace a {\nstruct b {\n  b() : n{1} {\n" + "    n++;\n" * 79 + "  }\n};\n}\n"
 
 # (rule, file, its text, what the report must say)
@@ -369,6 +383,7 @@ PLANTED = (
     (headers_that_lack_something, "hub/planted.hpp", PRAGMA + "std::string planted();\n", "compile alone"),
     (documented_programs, "docs/planted.md", document("int main() { return 0 }"), "does not compile"),
     (documented_programs, "docs/planted.md", document("int main() { return 3; }"), "status 3"),
+    (documented_programs, "docs/planted.md", document("int main() {}") + OUTPUT, "does not print"),
     (documented_programs, "docs/planted.md", document("int main() {", "  while (1);", "}"), "did not end"),
 )
 
