@@ -1,5 +1,5 @@
 // What gdb_test.py looks at from outside: fibers that stand still in functions with known names, on two hubs,
-// until stdin ends. As an argument, how many more fibers sleep.
+// until stdin ends. A third thread has no hub. As an argument, how many more fibers sleep.
 #include <annulet/hub/hub.hpp>
 #include <annulet/hub/io.hpp>
 #include <annulet/runtime/event.hpp>
@@ -79,6 +79,7 @@ int main(int argc, char** argv) {
   }
   std::thread other([&] { other_hub(never[0], stands); });
   stands.wait();
+  std::thread hubless([&] { keeps_its_thread(never[0]); });
   {
     annulet::hub hub;
     annulet::event parcel;
@@ -101,4 +102,5 @@ int main(int argc, char** argv) {
   }
   ::close(never[1]);
   other.join();
+  hubless.join();
 }

@@ -72,9 +72,8 @@ def await_sleep(pid):
 @contextlib.contextmanager
 def process(*command, **options):
     """A program that has said its line and whose threads sleep since; it ends with the block."""
-    with subprocess.Popen(
-        list(map(str, command)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, **options
-    ) as child:
+    options.setdefault("stdin", subprocess.PIPE)
+    with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, **options) as child:
         try:
             child.stdout.readline()
             await_sleep(child.pid)
@@ -171,10 +170,22 @@ def tells_time_wrongly(program):
 def wrong_frames(program):
     said = ask(program, "annulet bt 2")
     found = lacking(said, r'^fiber 2 "parcel" .*: parked in event::wait', *frames_of_parcel())
-    frames = [int(number) for number in re.findall(r"^#(\d+) ", said, re.MULTILINE)]
-    if frames[-1:] == [] or "scheduler::enter" not in said.splitlines()[-2]:
+    frames = re.findall(r"^#(\S+) (.*)", said, re.MULTILINE)
+    if [number for number, _ in frames] != [str(number) for number in range(len(frames))]:
+        found.append(f"the frames are not numbered from 0 on:\n{said}")
+    if not frames or "scheduler::enter (" not in frames[-1][1]:
         found.append(f"there is something below the fiber's bottom frame:\n{said}")
     return found
+
+
+def wrong_registers(program):
+    """What the innermost frames keep in registers: which fiber and which scheduler they are of."""
+    said = ask(program, "python print(hex(read_hubs()[0].scheduler))", "annulet bt 1.2", "annulet bt 1.3")
+    scheduler = re.search("^0x.*$", said, re.MULTILINE)
+    blocks = re.findall(r"^#0 .*annulet::detail::jump \(word=(0x\w+)", said, re.MULTILINE)
+    these = re.findall(r"^#1 .*annulet::detail::scheduler::switch_to \(.*this=(0x\w+)\)", said, re.MULTILINE)
+    right = scheduler and these == [scheduler[0]] * 2 and len(set(blocks)) == 2
+    return [] if right else [said]
 
 
 def wrong_frames_by_thread(program):
@@ -195,6 +206,10 @@ def wrong_ids(program):
         "annulet bt 2.99": r"there is no fiber 2\.99",
         "annulet bt 77.1": "thread 77 has no hub",
         "annulet bt 5": "there is no fiber 5",  # it has ended
+        "thread 3": "read",
+        "annulet bt 2": r"several hubs have a fiber 2; say which: 1\.2 and 2\.2",
+        "annulet bt 3.1": "thread 3 has no hub",
+        "annulet bt 4": '^fiber 4 "listener"',  # one hub only has it
         "annulet bt parcel": "wants the id of a fiber, .* and not 'parcel'",
         "annulet bt -1": "wants the id of a fiber",
         "annulet bt": "wants the id of a fiber",
@@ -213,11 +228,12 @@ def left_selection(program):
     look = ("thread", "frame", "bt", "info registers rip rsp rbx")
     breaks = 'python def broken(*_): raise gdb.GdbError("planted")'
     rule = "echo ---\\n"
-    works = (rule, "annulet bt 1.2", rule, *look)
+    works = (rule, "annulet bt 1.2", "annulet bt 2.2", rule, *look)
     fails = (breaks, "python frames_text = broken", *works, rule)
     said = ask(program, "thread 2", "up", rule, *look, *works, *fails)
     _, before, answer, after, failed, after_failure, _ = said.split("---\n")
-    found = lacking(answer, "opens_the_door") + lacking(failed, "^planted$") + lacking(before, "^#1 ")
+    found = lacking(answer, "opens_the_door", "sleeps_long") + lacking(failed, "^planted$")
+    found += lacking(before, "^#1 ")
     if not before.startswith("[Current thread is 2 ") or after != before or after_failure != before:
         found.append(f"before:\n{before}\nafter:\n{after}\nafter failure:\n{after_failure}")
     return found
@@ -260,6 +276,19 @@ def wrong_made_core(program, scratch):
     core = scratch / "core.made"
     said = ask(program, f"annulet core {core}")
     return lacking(said, "^6 of 6 stacks of fibers are in it$") + wrong_core(program, core)
+
+
+def own_threads_listed(program, scratch):
+    """A FIFO is read by a thread of io_uring's own, which has the thread-locals of its maker."""
+    fifo, core = scratch / "fifo", scratch / "core.fifo"
+    os.mkfifo(fifo)
+    with open(os.open(fifo, os.O_RDWR), "rb") as stdin, process(program, stdin=stdin) as child:
+        names = [path.read_text() for path in pathlib.Path(f"/proc/{child.pid}/task").glob("*/comm")]
+        if not any(name.startswith("iou-wrk") for name in names):
+            raise Impossible("io_uring makes no thread for it here")
+        said = gdb("-p", child.pid, commands=["annulet fibers", f"annulet core {core}"])
+    hubs = len(re.findall(r"^thread \d+ \(LWP", said, re.MULTILINE))
+    return wrong_core(program, core) + ([] if hubs == 2 else [said])
 
 
 def wrong_kernel_core(program, scratch):
@@ -312,6 +341,14 @@ def unsaid_of_broken_lists(program):
     found = []
     listed_fibers = "fibers = read_hubs()[0].fibers; hook = fibers[0].hub.layout.fiber.offset('next')"
     write = "gdb.selected_inferior().write_memory(fibers[1].address + hook, target.to_bytes(8, 'little'))"
+    hub = "hub = fibers[0].hub"
+    for place, told in (
+        ("fibers[2].address + hub.layout.fiber.offset('owner')", "after fiber 2: at 0x"),
+        ("hub.scheduler + hub.layout.scheduler.offset('last')", "after fiber 4: its two ends do not fit"),
+    ):
+        spoil = (listed_fibers, hub, f"gdb.selected_inferior().write_memory({place}, bytes(8))")
+        said = ask(program, *[f"python {line}" for line in spoil], "annulet fibers")
+        found += lacking(said, f"^thread 1: the list of fibers is broken {told}")
     for target in ("0", "1", *(f"fibers[{number}].address + hook" for number in (0, 1, 3))):
         spoil = [f"python {line}" for line in (listed_fibers, f"target = {target}", write)]
         said = ask(program, *spoil, "annulet fibers", "echo ---\\n", "annulet bt 4", "annulet bt 2")
@@ -398,6 +435,7 @@ def main(build):
     check("the fibers of all hubs are listed, with what each does", lists_wrongly)
     check("a fiber waits for as long as it does, also where its hub sleeps", tells_time_wrongly)
     check("the frames of a parked fiber are the user's, with arguments and lines", wrong_frames)
+    check("what its frames keep in registers is right", wrong_registers)
     check("fibers of another thread are found: parked, running, not begun", wrong_frames_by_thread)
     check("what there is not, and what is no id, is said in words", wrong_ids)
     check("gdb stands where it stood before, also where a look fails", left_selection)
@@ -407,6 +445,7 @@ def main(build):
         check("every command in the documentation works", wrong_page, scratch)
         check("a core file that annulet core has written has all fibers and frames", wrong_made_core, scratch)
         check("so has the kernel's", wrong_kernel_core, scratch)
+        check("a thread of io_uring's own is no hub", own_threads_listed, scratch)
         check("a stripped program is said to be without information", unsaid_of_stripped, scratch)
         check("so is one that has nothing of annulet", unsaid_of_strangers)
         check("what is not the annulet that it seems is told of", unsaid_of_other_layouts, scratch, build)

@@ -203,8 +203,7 @@ class Clock:
         self.latest = time.monotonic_ns() if self.lives_here else 0
 
     def saw(self, nanoseconds):
-        if not self.lives_here:
-            self.latest = max(self.latest, nanoseconds)
+        self.latest = max(self.latest, nanoseconds)
 
     def time_since(self, nanoseconds):
         seconds = max(0, self.latest - nanoseconds) / NANOSECONDS
