@@ -197,6 +197,19 @@ TEST_CASE("streams may change places with this process's, and these may be close
     return all_of(child.output()) == "in" && all_of(child.errors()) == "err\n" && child.wait(limit).success();
   });
   CHECK(closed.exit == 0);
+
+  // What is given for the output has the number of the input, which is made first.
+  const auto overlaid = annulet_test::in_child([] {
+    const hub home;
+    const descriptor file = make_file();
+    ::close(STDIN_FILENO);
+    process child({.command = {"echo", "text"},
+                   .input = child_stream::nothing(),
+                   .output = child_stream::of(file.get())});
+    std::array<char, 16> got{};
+    return child.wait(limit).success() && ::pread(file.get(), got.data(), got.size(), 0) == 5;
+  });
+  CHECK(overlaid.exit == 0);
 }
 
 TEST_CASE("a wait that is late or killed takes nothing, and any number may wait") {
