@@ -266,10 +266,11 @@ def wrong_page(program, scratch):
 
 
 def wrong_core(program, core):
-    said = gdb(program, core, commands=["annulet fibers", "thread 1", "annulet bt all"])
+    clock = "python print(read_hubs()[0].clock.latest > 0)"
+    said = gdb(program, core, commands=["annulet fibers", clock, "thread 1", "annulet bt all"])
     sleeper = frame("sleeps_long", "", "sleep_for(1h)")
     runner = frame("keeps_its_thread", r"fd=.*", "(::read(")
-    return lacking(said, *listing(THEN), *frames_of_parcel(), sleeper, runner)
+    return lacking(said, *listing(THEN), "^True$", *frames_of_parcel(), sleeper, runner)
 
 
 def wrong_made_core(program, scratch):
