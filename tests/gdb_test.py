@@ -206,6 +206,8 @@ def wrong_ids(program):
         "annulet bt 2.99": r"there is no fiber 2\.99",
         "annulet bt 77.1": "thread 77 has no hub",
         "annulet bt 5": "there is no fiber 5",  # it has ended
+        "thread 2": "read",
+        "annulet bt 2 full": '^fiber 2 "other sleeper"',
         "thread 3": "read",
         "annulet bt 2": r"several hubs have a fiber 2; say which: 1\.2 and 2\.2",
         "annulet bt 3.1": "thread 3 has no hub",
