@@ -86,7 +86,7 @@ class hub_core final : public idle_source {
   [[nodiscard]] bool has_outside_handles() const noexcept override;
   // In a forked child: process_hubs.hpp.
   void leave_to_parent() noexcept;
-  [[nodiscard]] bool is_left_to_parent() const noexcept { return fibers().is_left_to_parent(); }
+  [[nodiscard]] bool is_left_to_parent() const noexcept { return scheduler_.is_left_to_parent(); }
 
   [[nodiscard]] std::shared_ptr<door> way_in() noexcept override { return link_; }
 

@@ -42,7 +42,7 @@ class intrusive_list {
  public:
   using hook = list_hook<Tag>;
 
-  intrusive_list() noexcept { root_.next_ = root_.prev_ = &root_; }
+  constexpr intrusive_list() noexcept { root_.next_ = root_.prev_ = &root_; }
   intrusive_list(const intrusive_list&) = delete;
   intrusive_list& operator=(const intrusive_list&) = delete;
   ~intrusive_list() {
