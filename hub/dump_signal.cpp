@@ -28,11 +28,11 @@ constinit std::array<place, places_there_are> places;
 constinit std::atomic<unsigned> handlers_running{0};
 
 // Guarded by process_hub::mutex(), like who has which place.
-struct installed {
+struct signal_use {
   unsigned hubs = 0;
   struct sigaction before {};
 };
-constinit std::array<installed, NSIG> handlers;
+constinit std::array<signal_use, NSIG> uses;
 
 void on_signal(int signal) {
   const int kept = errno;
@@ -64,7 +64,7 @@ dump_signal::dump_signal(int signal, hub_link& link) : signal_(signal) {
       throw std::system_error(EAGAIN, std::generic_category(), "annulet: hub: too many with a dump_signal");
     }
   }
-  installed& here = handlers[static_cast<unsigned>(signal)];
+  signal_use& here = uses[static_cast<unsigned>(signal)];
   if (here.hubs == 0) {
     struct sigaction action {};
     action.sa_handler = &on_signal;
@@ -88,7 +88,7 @@ void dump_signal::forget_hubs() noexcept {
     each.signal = 0;
   }
   for (int signal = 1; signal < NSIG; ++signal) {
-    installed& here = handlers[static_cast<unsigned>(signal)];
+    signal_use& here = uses[static_cast<unsigned>(signal)];
     if (std::exchange(here.hubs, 0U) != 0) {
       ::sigaction(signal, &here.before, nullptr);
     }
@@ -105,7 +105,7 @@ dump_signal::~dump_signal() {
     ::sched_yield();
   }
   places[place_].signal = 0;
-  installed& here = handlers[static_cast<unsigned>(signal_)];
+  signal_use& here = uses[static_cast<unsigned>(signal_)];
   if (--here.hubs == 0) {
     ::sigaction(signal_, &here.before, nullptr);
   }

@@ -16,7 +16,7 @@ namespace {
 
 constexpr double nanoseconds_a_second = 1e9;
 
-std::string seconds(std::int64_t nanoseconds) {
+std::string in_seconds(std::int64_t nanoseconds) {
   std::array<char, 32> text{};
   std::snprintf(text.data(), text.size(), "%.3f", static_cast<double>(nanoseconds) / nanoseconds_a_second);
   return text.data();
@@ -57,7 +57,7 @@ void append_text(std::string& to, const control_block& fiber, std::int64_t now) 
     if (w->fd() != waiter::no_descriptor) {
       to.append(", descriptor ").append(std::to_string(w->fd())).append(",");
     }
-    to.append(" for ").append(seconds(now - w->since())).append(" s");
+    to.append(" for ").append(in_seconds(now - w->since())).append(" s");
   }
   to.push_back('\n');
 }
@@ -72,7 +72,7 @@ void append_json(std::string& to, const control_block& fiber, std::int64_t now) 
     if (w->fd() != waiter::no_descriptor) {
       to.append(", \"descriptor\": ").append(std::to_string(w->fd()));
     }
-    to.append(", \"seconds\": ").append(seconds(now - w->since()));
+    to.append(", \"seconds\": ").append(in_seconds(now - w->since()));
   }
   if (fiber.place.line() != 0) {
     to.append(", \"file\": ");
@@ -118,7 +118,8 @@ void scheduler::end_slice() noexcept {
     return;
   }
   try {
-    report(running_->describe() + " kept its thread for " + seconds(took) + " s without parking or yielding");
+    report(running_->describe() + " kept its thread for " + in_seconds(took) +
+           " s without parking or yielding");
   } catch (const std::bad_alloc&) {
     report(
         "a fiber kept its thread for longer than hub_options::slow_slice, and there is no memory to name it");

@@ -10,10 +10,6 @@ namespace annulet {
 
 using detail::wake_reason;
 
-namespace {
-enum class wish : bool { reading, writing };
-}
-
 struct shared_mutex::queued : detail::waiter, detail::list_hook<visit_tag> {
   queued(detail::control_block& fiber, const char* call, wish w) noexcept : waiter(fiber, call), wants(w) {}
   const wish wants;

@@ -52,6 +52,7 @@ class shared_mutex {
  private:
   struct visit_tag;
   struct queued;
+  enum class wish : bool { reading, writing };
 
   [[nodiscard]] bool in_use() const noexcept { return writer_ != nobody || !readers_.empty(); }
   void require_not_writer(const char* call);
