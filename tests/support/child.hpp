@@ -8,6 +8,7 @@
 #include <string>
 #include <system_error>
 
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -19,7 +20,9 @@ namespace annulet_test {
 class stderr_capture {
  public:
   stderr_capture() : file_(::memfd_create("stderr", MFD_CLOEXEC)), kept_(::dup(STDERR_FILENO)) {
-    if (file_ < 0 || kept_ < 0 || ::dup2(file_, STDERR_FILENO) < 0) {
+    // Without O_APPEND two threads that write to a memfd at once write to the same place.
+    if (file_ < 0 || ::fcntl(file_, F_SETFL, O_APPEND) != 0 || kept_ < 0 ||
+        ::dup2(file_, STDERR_FILENO) < 0) {
       throw std::system_error(errno, std::generic_category(), "stderr_capture");
     }
   }
