@@ -147,6 +147,7 @@ class shooting_range : public race_ground {
     places_ = std::move(places);
     attempts_ = std::vector<attempt>(places_.size() * most_waiters);
     racers_.reserve(2 * attempts_.size());
+    claim_stacks();
   }
   void close() { places_.clear(); }
 
@@ -188,6 +189,18 @@ class shooting_range : public race_ground {
  private:
   using clock = std::chrono::steady_clock;
   static constexpr std::size_t window = 90'000;  // nanoseconds
+
+  // As many as are ever in use at once, by callers and racers: the pool keeps them. How many a volley has is
+  // left to chance, so that some rounds do not tell.
+  void claim_stacks() const {
+    std::vector<fiber<void>> all(attempts_.size() + racers_.capacity());
+    for (auto& one : all) {
+      one = spawn([] {});
+    }
+    for (auto& one : all) {
+      one.join();
+    }
+  }
 
   struct tally {
     std::array<std::uint64_t, end_names.size()> ends{};
