@@ -10,6 +10,7 @@ void bench_switch(harness& run);
 void bench_spawn_join(harness& run);
 void bench_skynet(harness& run);
 void bench_ping_pong(harness& run);
+void bench_park_1m(harness& run);
 void bench_timers_1m(harness& run);
 void bench_wake(harness& run);
 void bench_sel_active(harness& run);

@@ -18,6 +18,7 @@ class child_process {
 
   // From now on it may end.
   void expect_end();
+  pid_t id() const { return id_; }
 
  private:
   pid_t id_ = -1;

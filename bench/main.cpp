@@ -30,6 +30,7 @@ constexpr workload workloads[] = {
     {"spawn_join", bench::bench_spawn_join, "an empty fiber: Boost.Fiber, std::thread"},
     {"skynet", bench::bench_skynet, "a tree of 1,111,111 fibers that sum: Boost.Fiber, Go (some minutes)"},
     {"ping_pong", bench::bench_ping_pong, "channel, queue, mutex, semaphore: Boost.Fiber, threads"},
+    {"park_1m", bench::bench_park_1m, "memory of a million parked fibers: Boost.Fiber, Go"},
     {"timers_1m", bench::bench_timers_1m, "a million timers that fire or are cancelled: libuv, libev"},
     {"wake", bench::bench_wake, "a fiber that another thread wakes: eventfd and epoll, futexes"},
     {"sel_active", bench::bench_sel_active, "few active of many: epoll, libev, libevent, libuv"},

@@ -28,8 +28,8 @@
 #include <optional>
 #include <string>
 
+#include "asked_process.hpp"
 #include "benches.hpp"
-#include "go_program.hpp"
 #include "harness.hpp"
 
 namespace bench {
@@ -197,7 +197,7 @@ turn_function boost_pooled(order how, begun begin, std::uint64_t leaves) {
 
 // --- Go
 
-void go_turn(meter& clock, go_program& go, order how, std::uint64_t leaves) {
+void go_turn(meter& clock, asked_process& go, order how, std::uint64_t leaves) {
   clock.start();
   const std::string answer =
       go.ask((how == order::depth_first ? "depth_first " : "at_once ") + std::to_string(leaves));
@@ -241,17 +241,17 @@ void add_boost(contest& to, const workload& what) {
 }
 
 void add_go(contest& to, const workload& what) {
-  const auto path = go_program::find("skynet_go");
-  if (!path) {
+  const auto go = go_program::find("skynet_go");
+  if (!go) {
     return;
   }
-  auto kept = what.begin == begun::warm ? std::make_shared<go_program>(*path) : nullptr;
+  auto kept = what.begin == begun::warm ? std::make_shared<asked_process>(*go) : nullptr;
   to.baselines.push_back({"Go, one processor",
                           [=](meter& clock, std::uint64_t) {
                             if (kept != nullptr) {
                               go_turn(clock, *kept, what.how, what.leaves);
                             } else {
-                              go_program fresh(*path);
+                              asked_process fresh(*go);
                               go_turn(clock, fresh, what.how, what.leaves);
                             }
                           },
