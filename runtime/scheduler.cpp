@@ -226,6 +226,8 @@ void scheduler::abandon(control_block& fiber) noexcept {
   }
 }
 
+void scheduler::yield() { yield_now(); }
+
 void scheduler::give_way() {
   breaths_ = 0;
   look_outside();
@@ -281,14 +283,6 @@ void scheduler::end_forked_child(control_block& self) noexcept {
     report_uncollected(self, self.outcome);
   }
   std::exit(failed ? EXIT_FAILURE : EXIT_SUCCESS);
-}
-
-void scheduler::leave_to_parent() noexcept {
-  in_forked_child_ = left_to_parent_ = true;
-  all_.for_each([](control_block& fiber) { fiber.owner = nullptr; });
-  if (current_ == this) {
-    current_ = nullptr;
-  }
 }
 
 // --- the world outside
@@ -360,63 +354,7 @@ void scheduler::trim_or_wait() {
   }
 }
 
-// --- interruption
-
-void scheduler::kill(control_block& fiber) noexcept {
-  if (fiber.state == fiber_state::done) {
-    return;
-  }
-  fiber.kill_pending = true;
-  interrupt(fiber);
-}
-
-void scheduler::interrupt(control_block& fiber) noexcept {
-  fiber.interrupt_pending = true;
-  waiter* const parked_on = fiber.parked_on;
-  if (parked_on != nullptr && parked_on->interruptible_ && interruptible(fiber)) {
-    fiber.ended_by = fiber.expired.empty() ? nullptr : &fiber.expired.front();
-    parked_on->wake(wake_reason::interrupted);
-  }
-}
-
-void scheduler::throw_interruption(control_block& self) {
-  if (std::exchange(self.deadlocked, false)) {
-    self.interrupt_pending = self.kill_pending || !self.expired.empty();
-    throw deadlock("annulet: deadlock: every fiber waits for another of this thread, without a deadline\n" +
-                   std::exchange(deadlock_list_, {}));
-  }
-  if (std::exchange(self.kill_pending, false)) {
-    self.interrupt_pending = !self.expired.empty();
-    throw fiber_killed();
-  }
-  // A guard that has ended the park may have been cancelled by another fiber since: the park has ended all
-  // the same.
-  const timeout& guard = self.expired.empty() ? *self.ended_by : self.expired.pop_front();
-  self.interrupt_pending = !self.expired.empty();
-  throw timeout_expired(guard);
-}
-
-void scheduler::declare_deadlock() {
-  waiter* const parked_on = main_.parked_on;
-  const bool can_throw = parked_on != nullptr && parked_on->interruptible_ && interruptible(main_);
-  if (!can_throw) {
-    fail(
-        "deadlock, and the main fiber cannot be told, for it is unwinding, ending or shielded, or it waits "
-        "for what it must have back, as a condition variable's mutex\n" +
-        dump(dump_format::text));
-  }
-  try {
-    deadlock_list_ = dump(dump_format::text);
-  } catch (const std::bad_alloc&) {
-    deadlock_list_.clear();  // it is a deadlock all the same
-  }
-  main_.deadlocked = true;
-  interrupt(main_);
-}
-
-void scheduler::yield() { yield_now(); }
-
-// --- the end, and what can be seen
+// --- the end
 
 void scheduler::shut_down(deadline limit) {
   check(on_main(), "a hub was destroyed by another fiber than its thread's main one");
@@ -438,6 +376,14 @@ void scheduler::shut_down(deadline limit) {
   if (why != wake_reason::ready) {
     fail("the hub ends, and after its shutdown limit these fibers have not ended, though killed\n" +
          dump(dump_format::text));
+  }
+}
+
+void scheduler::leave_to_parent() noexcept {
+  in_forked_child_ = left_to_parent_ = true;
+  all_.for_each([](control_block& fiber) { fiber.owner = nullptr; });
+  if (current_ == this) {
+    current_ = nullptr;
   }
 }
 
