@@ -289,14 +289,12 @@ void scheduler::end_forked_child(control_block& self) noexcept {
 
 // The bounded run of turns is over. While slices are measured each turn is such a run.
 void scheduler::end_of_run() {
-  if (options_.slow_slice != 0) {
+  if (options_.slow_slice != 0 && turns_ < look_due_) {
     end_slice();
-    if (turns_ < look_due_) {
-      next_look_ = turns_ + 1;
-      return;
-    }
+    next_look_ = turns_ + 1;
+  } else {
+    look_outside();
   }
-  look_outside();
 }
 
 void scheduler::begin_run() noexcept {
@@ -310,6 +308,9 @@ void scheduler::begin_run() noexcept {
 
 void scheduler::look_outside() {
   const int kept = *errno_;
+  if (options_.slow_slice != 0) {
+    end_slice();
+  }
   outside_.look();
   begin_run();
   if (!timers_.empty()) {

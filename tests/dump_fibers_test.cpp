@@ -135,6 +135,26 @@ TEST_CASE("a fiber that keeps its thread for longer than the limit is reported, 
   CHECK(has(told, "kept its thread for 0.012 s"));
 }
 
+TEST_CASE("who has kept the thread and then takes what is there, and lets others run, is reported") {
+  const stderr_capture capture;
+  driven world({.slow_slice = 10'000'000});
+  annulet::queue<int> queue(100);
+  for (int i = 0; i < 100; ++i) {
+    queue.push(i);
+  }
+  auto slow = spawn({.name = "slow"}, [&] {
+    for (int i = 0; i < 3; ++i) {
+      (void)queue.pop();
+    }
+    world.clock.advance(50ms);
+    world.fibers.breathe(1000);
+  });
+  slow.join();
+  CHECK(has(capture.text(), "\"slow\""));
+  CHECK(has(capture.text(), "kept its thread for 0.050 s"));
+  CHECK(std::ranges::count(capture.text(), '\n') == 1);
+}
+
 TEST_CASE("the time that is spent waiting, and looking outside, is nobody's slice") {
   const stderr_capture capture;
   driven world({.look_every = 3, .slow_slice = 10'000'000});
