@@ -30,7 +30,10 @@ void report(std::string_view what) noexcept {
   try {
     std::string line;
     line.reserve(prefix.size() + what.size() + 1);
-    line.append(prefix).append(what).push_back('\n');
+    line.append(prefix).append(what);
+    if (!what.ends_with('\n')) {
+      line.push_back('\n');
+    }
     write_all(line);
   } catch (...) {
     write_all(what);

@@ -9,7 +9,7 @@ namespace annulet::detail {
 // Writes "annulet: <what>" to stderr in one write and aborts. Any thread.
 [[noreturn, gnu::cold]] void fail(std::string_view what) noexcept;
 
-// Writes "annulet: <what>" to stderr in one write. Any thread.
+// Writes "annulet: <what>" to stderr in one write, and ends the line where that does not. Any thread.
 [[gnu::cold]] void report(std::string_view what) noexcept;
 
 inline void check(bool holds, std::string_view otherwise) noexcept {

@@ -7,19 +7,22 @@
 namespace annulet::detail {
 
 void control_block::set_name(std::string_view name) noexcept {
-  name_length_ = static_cast<std::uint8_t>(std::min(name.size(), longest_name));
+  std::size_t length = std::min(name.size(), longest_name);
+  const auto is_inside_character = [](char c) { return (static_cast<unsigned char>(c) & 0xc0) == 0x80; };
+  if (length < name.size() && is_inside_character(name[length])) {  // of UTF-8, if that is what it is
+    std::size_t begin = length;
+    while (begin != 0 && length - begin < 3 && is_inside_character(name[begin])) {
+      --begin;
+    }
+    length = is_inside_character(name[begin]) ? length : begin;
+  }
+  name_length_ = static_cast<std::uint8_t>(length);
   std::copy_n(name.data(), name_length_, name_.data());
 }
 
 std::string control_block::describe() const {
-  std::string text = "fiber " + std::to_string(id);
-  if (name_length_ != 0) {
-    text.append(" \"").append(name()).append("\"");
-  }
-  if (place.line() != 0) {
-    text.append(" (spawned at ").append(place.file_name()).append(":");
-    text.append(std::to_string(place.line())).append(")");
-  }
+  std::string text;
+  describe_by([&text](std::string_view piece) { text.append(piece); });
   return text;
 }
 

@@ -12,6 +12,7 @@
 
 #include <array>
 #include <atomic>
+#include <charconv>
 #include <cstdint>
 #include <exception>
 #include <source_location>
@@ -104,8 +105,12 @@ class [[gnu::visibility("default")]] control_block : public switch_state,
   void set_name(std::string_view name) noexcept;
   // Of one that has ended without a value: what get() throws.
   [[nodiscard]] std::exception_ptr failure() const;
-  // `fiber 7 "ticker" (spawned at main.cpp:12)`
+  // `fiber 7 "ticker" (spawned at main.cpp:12)`; of a name what is no character, such as a line's end, is
+  // written as a number.
   [[nodiscard]] std::string describe() const;
+  // The same in pieces, for who must not allocate.
+  template <class Append>
+  void describe_by(Append && append) const noexcept(noexcept(append(std::string_view{})));
 
  protected:
   ~control_block() = default;
@@ -115,6 +120,39 @@ class [[gnu::visibility("default")]] control_block : public switch_state,
   std::array<char, longest_name> name_{};
   std::uint8_t name_length_ = 0;
 };
+
+template <class Append>
+void control_block::describe_by(Append&& append) const noexcept(noexcept(append(std::string_view{}))) {
+  std::array<char, 20> digits;
+  const auto number = [&](std::uint64_t n) {
+    const char* const end = std::to_chars(digits.data(), digits.data() + digits.size(), n).ptr;
+    append(std::string_view(digits.data(), static_cast<std::size_t>(end - digits.data())));
+  };
+  append("fiber ");
+  number(id);
+  if (name_length_ != 0) {
+    append(" \"");
+    for (const char& c : name()) {
+      const auto code = static_cast<unsigned char>(c);
+      if (code < 0x20 || code == 0x7f) {
+        constexpr std::string_view digit = "0123456789abcdef";
+        append("\\x");
+        append(digit.substr(code / 16, 1));
+        append(digit.substr(code % 16, 1));
+      } else {
+        append(std::string_view(&c, 1));
+      }
+    }
+    append("\"");
+  }
+  if (place.line() != 0) {
+    append(" (spawned at ");
+    append(place.file_name());
+    append(":");
+    number(place.line());
+    append(")");
+  }
+}
 
 }  // namespace detail
 

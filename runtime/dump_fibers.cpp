@@ -3,10 +3,12 @@
 #include "check.hpp"
 #include "scheduler.hpp"
 
+#include <algorithm>
 #include <array>
-#include <cstdio>
+#include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 
 namespace annulet {
 
@@ -14,12 +16,11 @@ namespace detail {
 
 namespace {
 
-constexpr double nanoseconds_a_second = 1e9;
-
+// With a point, whatever the locale; the C library's way also takes much of a small stack.
 std::string in_seconds(std::int64_t nanoseconds) {
-  std::array<char, 32> text{};
-  std::snprintf(text.data(), text.size(), "%.3f", static_cast<double>(nanoseconds) / nanoseconds_a_second);
-  return text.data();
+  const std::int64_t milliseconds = (std::max<std::int64_t>(nanoseconds, 0) + 500'000) / 1'000'000;
+  const std::string rest = std::to_string(1000 + milliseconds % 1000);
+  return std::to_string(milliseconds / 1000).append(".").append(rest, 1);
 }
 
 std::string_view word_for(fiber_state state) noexcept {
@@ -31,24 +32,52 @@ const waiter* waiter_of(const control_block& fiber) noexcept {
   return fiber.state == fiber_state::parked ? fiber.parked_on : nullptr;
 }
 
-// A name may be any bytes. What is no UTF-8 is the reader's to mend.
-void append_quoted(std::string& to, std::string_view text) {
-  to.push_back('"');
-  for (const char c : text) {
-    const auto code = static_cast<unsigned char>(c);
-    if (c == '"' || c == '\\') {
-      to.push_back('\\');
-      to.push_back(c);
-    } else if (code < 0x20) {
-      std::array<char, 8> escaped{};
-      std::snprintf(escaped.data(), escaped.size(), "\\u%04x", static_cast<unsigned>(code));
-      to.append(escaped.data());
-    } else {
-      to.push_back(c);
+// How many bytes the character has that begins here, 0 where none of UTF-8 does.
+std::size_t character_at(std::string_view text) noexcept {
+  const auto byte = [text](std::size_t at) { return static_cast<unsigned char>(text[at]); };
+  const unsigned lead = byte(0);
+  if (lead < 0x80) {
+    return 1;
+  }
+  const std::size_t length = lead < 0xc0 ? 0 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : lead < 0xf8 ? 4 : 0;
+  if (length == 0 || text.size() < length) {
+    return 0;
+  }
+  unsigned code = lead & (0x7fU >> length);
+  for (std::size_t at = 1; at < length; ++at) {
+    if ((byte(at) & 0xc0U) != 0x80) {
+      return 0;
     }
+    code = code << 6U | (byte(at) & 0x3fU);
+  }
+  constexpr std::array<unsigned, 5> least{0, 0, 0x80, 0x800, 0x10000};
+  const bool is_half = code >= 0xd800 && code < 0xe000;
+  return code < least[length] || code > 0x10ffff || is_half ? 0 : length;
+}
+
+// A name may be any bytes.
+void append_quoted(std::string& to, std::string_view text) {
+  constexpr std::string_view digits = "0123456789abcdef";
+  to.push_back('"');
+  while (!text.empty()) {
+    const std::size_t length = character_at(text);
+    const auto code = static_cast<unsigned char>(text.front());
+    if (length == 0) {
+      to.append("\\ufffd");
+    } else if (code < 0x20) {
+      to.append("\\u00").append(1, digits[code / 16]).append(1, digits[code % 16]);
+    } else {
+      if (code == '"' || code == '\\') {
+        to.push_back('\\');
+      }
+      to.append(text.substr(0, length));
+    }
+    text.remove_prefix(std::max<std::size_t>(length, 1));
   }
   to.push_back('"');
 }
+
+bool has_stack_of_ours(const control_block& fiber) noexcept { return fiber.memory.pool != nullptr; }
 
 void append_text(std::string& to, const control_block& fiber, std::int64_t now) {
   to.append(fiber.describe()).append(": ").append(word_for(fiber.state));
@@ -58,6 +87,11 @@ void append_text(std::string& to, const control_block& fiber, std::int64_t now) 
       to.append(", descriptor ").append(std::to_string(w->fd())).append(",");
     }
     to.append(" for ").append(in_seconds(now - w->since())).append(" s");
+  }
+  if (has_stack_of_ours(fiber)) {
+    constexpr std::size_t kib = 1024;
+    to.append("; stack used: ").append(std::to_string(stack_used(fiber.memory) / kib)).append(" of ");
+    to.append(std::to_string(fiber.memory.memory.size() / kib)).append(" KiB");
   }
   to.push_back('\n');
 }
@@ -78,6 +112,10 @@ void append_json(std::string& to, const control_block& fiber, std::int64_t now) 
     to.append(", \"file\": ");
     append_quoted(to, fiber.place.file_name());
     to.append(", \"line\": ").append(std::to_string(fiber.place.line()));
+  }
+  if (has_stack_of_ours(fiber)) {
+    to.append(", \"stack_used\": ").append(std::to_string(stack_used(fiber.memory)));
+    to.append(", \"stack_size\": ").append(std::to_string(fiber.memory.memory.size()));
   }
   to.push_back('}');
 }

@@ -1,17 +1,24 @@
+#include <annulet/runtime/check.hpp>
 #include <annulet/runtime/dump_fibers.hpp>
 #include <annulet/runtime/errors.hpp>
 #include <annulet/runtime/event.hpp>
 #include <annulet/runtime/fiber.hpp>
 #include <annulet/runtime/mutex.hpp>
 #include <annulet/runtime/queue.hpp>
+#include <annulet/runtime/sanitizer.hpp>
 #include <annulet/runtime/this_fiber.hpp>
 
 #include "support/child.hpp"
+#include "support/decimal_comma.hpp"
 #include "support/driven_clock.hpp"
+#include "support/overflowing.hpp"
 
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <chrono>
+#include <clocale>
+#include <iostream>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -34,6 +41,11 @@ std::string line_of(const std::string& list, const std::string& fiber) {
   const std::size_t begin = list.find(fiber);
   return begin == std::string::npos ? "" : list.substr(begin, list.find('\n', begin) - begin);
 }
+// But for its stack.
+std::string doing(const std::string& list, const std::string& fiber) {
+  const std::string line = line_of(list, fiber);
+  return line.substr(0, line.find("; stack used: "));
+}
 
 }  // namespace
 
@@ -52,10 +64,10 @@ TEST_CASE("a dump says of each fiber what it does, and in which call it waits, a
   auto waits = spawn({.name = "waits"}, [] {});
   const std::string list = dump_fibers();
   CHECK(list.starts_with("5 fibers, 1 of them running, 1 ready, 3 parked\nfiber 1 \"main\": running\n"));
-  CHECK(line_of(list, "fiber 2 \"locks\"").ends_with(": parked in mutex::lock for 1.750 s"));
-  CHECK(line_of(list, "fiber 3 \"pops\"").ends_with(": parked in queue::pop for 1.750 s"));
-  CHECK(line_of(list, "fiber 4 \"sleeps\"").ends_with(": parked in this_fiber::sleep_until for 0.250 s"));
-  CHECK(line_of(list, "fiber 5 \"waits\"").ends_with(": ready"));
+  CHECK(doing(list, "fiber 2 \"locks\"").ends_with(": parked in mutex::lock for 1.750 s"));
+  CHECK(doing(list, "fiber 3 \"pops\"").ends_with(": parked in queue::pop for 1.750 s"));
+  CHECK(doing(list, "fiber 4 \"sleeps\"").ends_with(": parked in this_fiber::sleep_until for 0.250 s"));
+  CHECK(doing(list, "fiber 5 \"waits\"").ends_with(": ready"));
   CHECK(has(line_of(list, "fiber 3"), "(spawned at "));
   CHECK(has(line_of(list, "fiber 3"), "dump_fibers_test.cpp:"));
   CHECK(std::ranges::count(list, '\n') == 6);
@@ -83,6 +95,101 @@ TEST_CASE("a dump as JSON has the same in fields, and any name is quoted") {
   CHECK(list.ends_with("}\n]}\n"));
   never.set();
   odd.join();
+}
+
+TEST_CASE("a dump as JSON is UTF-8 whatever the names are, and a long name is not cut inside a character") {
+  driven world;
+  // A lone byte of each kind, what is too long for its number, half a pair, beyond the last, and cut off.
+  auto odd = spawn({.name = "a\x80\xc0\xaf\xed\xa0\x80\xf4\x90\x80\x80\xff\xe2\x82"}, [] {});
+  auto fine = spawn({.name = "\u00e9\u20ac\U0001f600\x7f"}, [] {});
+  auto cut = spawn({.name = "123456789 123456789 123456789\u20ac"}, [] {});
+  const std::string list = dump_fibers(dump_format::json);
+  std::string replaced = "\"a";
+  for (int i = 0; i < 13; ++i) {
+    replaced += "\\ufffd";
+  }
+  CHECK(has(list, replaced + "\""));
+  CHECK(has(list, "\"\u00e9\u20ac\U0001f600\x7f\""));
+  CHECK(has(list, "\"123456789 123456789 123456789\""));
+}
+
+TEST_CASE("a fiber takes one line of a dump, whatever its name") {
+  driven world;
+  auto odd = spawn({.name = "a\nfiber 9 \x1b[2J\x7f\t\u00e9"}, [] {});
+  const std::string list = dump_fibers();
+  CHECK(std::ranges::count(list, '\n') == 3);
+  CHECK(has(list, "fiber 2 \"a\\x0afiber 9 \\x1b[2J\\x7f\\x09\u00e9\" (spawned at "));
+}
+
+TEST_CASE("seconds have a point, wherever the program says that it runs") {
+  if (!annulet_test::use_decimal_comma()) {
+    FAIL("the C library does not take this locale");
+  }
+  driven world;
+  auto sleeps = spawn([] { this_fiber::sleep_for(1h); });
+  this_fiber::yield();
+  this_fiber::sleep_for(1062ms);
+  CHECK(has(dump_fibers(), " for 1.062 s"));
+  CHECK(has(dump_fibers(dump_format::json), "\"seconds\": 1.062,"));
+  std::setlocale(LC_NUMERIC, "C");
+}
+
+TEST_CASE("a dump tells how much of its stack each fiber has used, main's is not ours") {
+  if constexpr (annulet::detail::built_in != annulet::detail::sanitizer::none) {
+    return;  // a sanitizer writes to each stack
+  }
+  driven world;
+  auto deep = spawn({.name = "deep", .stack_size = std::size_t{512} << 10}, [] {
+    annulet_test::use_all_but(std::size_t{400} << 10, [] {});
+    this_fiber::sleep_for(1h);
+  });
+  auto young = spawn({.name = "young", .stack_size = std::size_t{64} << 10}, [] {});
+  this_fiber::sleep_for(1s);
+  auto begins = spawn({.name = "begins", .stack_size = std::size_t{128} << 10}, [] {});
+  const std::string list = dump_fibers();
+  CHECK(line_of(list, "fiber 1").ends_with(": running"));
+  CHECK(line_of(list, "fiber 4 \"begins\"").ends_with(": ready; stack used: 4 of 128 KiB"));
+  CHECK(line_of(list, "fiber 2 \"deep\"").ends_with("for 1.000 s; stack used: 116 of 512 KiB"));
+  const std::string fields = dump_fibers(dump_format::json);
+  CHECK(has(line_of(fields, "\"id\": 2,"), "\"stack_used\": 118784, \"stack_size\": 524288"));
+  CHECK_FALSE(has(line_of(fields, "\"id\": 1,"), "stack"));
+}
+
+TEST_CASE("a list that is reported has no empty line behind it") {
+  const stderr_capture capture;
+  annulet::detail::report("one\ntwo\n");
+  annulet::detail::report("three");
+  CHECK(capture.text() == "annulet: one\ntwo\nannulet: three\n");
+}
+
+TEST_CASE("40,000 fibers are listed, a line each") {
+  driven world;
+  for (int i = 0; i < 40'000; ++i) {
+    spawn([] { this_fiber::sleep_for(1h); }).detach();
+  }
+  this_fiber::yield();
+  const auto begin = std::chrono::steady_clock::now();
+  const std::string list = dump_fibers();
+  const auto took = std::chrono::steady_clock::now() - begin;
+  std::cout << "note: 40,000 fibers listed in " << took / 1ms << " ms" << std::endl;
+  CHECK(std::ranges::count(list, '\n') == 40'002);
+}
+
+TEST_CASE("a deadlock is told on the smallest stack, too") {
+  const annulet_test::child_end end = annulet_test::in_child([] {
+    driven world;
+    annulet::event never;
+    auto last = spawn({.name = "last", .stack_size = annulet::smallest_stack_size()}, [&] { never.wait(); });
+    try {
+      last.join();
+    } catch (const annulet::deadlock& error) {
+      never.set();
+      return has(error.what(), "\"last\"");
+    }
+    return false;
+  });
+  CAPTURE(end.said);
+  CHECK(end.exit == 0);
 }
 
 TEST_CASE("a fiber may dump all while others start and end") {

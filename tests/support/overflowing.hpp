@@ -2,6 +2,7 @@
 #pragma once
 
 #include <annulet/runtime/fiber.hpp>
+#include <annulet/runtime/scheduler.hpp>
 
 #include <alloca.h>
 
@@ -54,6 +55,17 @@ inline void run_over(way_down how, std::size_t seed) {
       break;
     }
   }
+}
+
+// Calls fn() with no more than so many bytes of the running fiber's stack left.
+template <class Fn>
+[[gnu::noinline]] void use_all_but(std::size_t left, Fn&& fn) {
+  const std::byte* const end = annulet::detail::scheduler::current()->running().memory.memory.data();
+  const auto* const here = static_cast<const std::byte*>(__builtin_frame_address(0));
+  auto* const rest = static_cast<volatile char*>(alloca(static_cast<std::size_t>(here - end) - left));
+  rest[0] = 'x';
+  fn();
+  rest[0] = 'y';  // it is there meanwhile
 }
 
 // Each level has a stack of a size of its own mapped, so that most of the time goes there.
