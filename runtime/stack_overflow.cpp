@@ -13,6 +13,7 @@
 #include <mutex>
 #include <string_view>
 #include <system_error>
+#include <utility>
 
 #include <pthread.h>
 #include <sys/auxv.h>
@@ -38,15 +39,8 @@ class line {
     const char* const end = std::to_chars(digits.data(), digits.data() + digits.size(), number).ptr;
     return *this << std::string_view(digits.data(), static_cast<std::size_t>(end - digits.data()));
   }
-  // As control_block::describe() has it.
   line& operator<<(const control_block& fiber) noexcept {
-    *this << "fiber " << fiber.id;
-    if (!fiber.name().empty()) {
-      *this << " \"" << fiber.name() << "\"";
-    }
-    if (fiber.place.line() != 0) {
-      *this << " (spawned at " << fiber.place.file_name() << ":" << std::uint64_t{fiber.place.line()} << ")";
-    }
+    fiber.describe_by([this](std::string_view piece) noexcept { *this << piece; });
     return *this;
   }
   void write() noexcept {
@@ -71,6 +65,24 @@ std::uintptr_t stack_pointer(const void* context) noexcept {
 #endif
 }
 
+// A fault at a page says where. That it was no address at all, or that there is no room on the stack for the
+// frame of another signal, is told without a place; only the former comes again when the handler returns.
+bool is_without_place(const siginfo_t& info) noexcept { return info.si_code == SI_KERNEL; }
+
+bool is_of_no_address(const void* context) noexcept {
+#if defined(__x86_64__)
+  constexpr greg_t general_protection = 13;
+  return static_cast<const ucontext_t*>(context)->uc_mcontext.gregs[REG_TRAPNO] == general_protection;
+#else
+  return context == nullptr;
+#endif
+}
+
+std::size_t signal_frame_size() noexcept {
+  constexpr std::size_t without_vectors = 2048, red_zone = 128;
+  return std::max<std::size_t>(::getauxval(AT_MINSIGSTKSZ), without_vectors) + red_zone;
+}
+
 // In the middle of a switch the fiber that is to go on counts as running, and the other's stack is in use.
 bool stands_on(std::uintptr_t stack_pointer, std::span<const std::byte> memory) noexcept {
   const auto start = reinterpret_cast<std::uintptr_t>(memory.data());
@@ -78,19 +90,45 @@ bool stands_on(std::uintptr_t stack_pointer, std::span<const std::byte> memory) 
   return stack_pointer >= start - guard && stack_pointer <= start + memory.size();
 }
 
-// Of the last guard that was touched: where a handler returns in spite of it, once is enough.
-constinit thread_local const void* told_of = nullptr;
+// The stack whose guard was touched, or is where a signal's frame was to go; empty where there is none.
+std::span<const std::byte> touched(const scheduler& here, const siginfo_t& info,
+                                   const void* context) noexcept {
+  if (!is_without_place(info)) {
+    return here.guarded_at(info.si_addr);
+  }
+  if (is_of_no_address(context)) {
+    return {};
+  }
+  const auto page = static_cast<std::uintptr_t>(::getauxval(AT_PAGESZ));
+  const std::uintptr_t from = stack_pointer(context);
+  for (std::uintptr_t below = 0; below < signal_frame_size() + page; below += page) {
+    const auto memory = here.guarded_at(reinterpret_cast<const void*>(from - below));
+    if (!memory.empty()) {
+      return memory;
+    }
+  }
+  return {};
+}
 
-void tell_of_overflow(const void* address, const void* context) noexcept {
+// The last time: where a handler returns in spite of it, once is enough.
+struct told {
+  const void* address = nullptr;
+  std::uint64_t fiber = 0;
+  bool operator==(const told&) const noexcept = default;
+};
+constinit thread_local told last_told;
+
+void tell_of_overflow(const siginfo_t& info, const void* context) noexcept {
   scheduler* const here = scheduler::current();
-  if (here == nullptr || address == told_of) {
+  if (here == nullptr) {
     return;
   }
-  const std::span<const std::byte> memory = here->guarded_at(address);
-  if (memory.empty()) {
+  const std::span<const std::byte> memory = touched(*here, info, context);
+  const told now{info.si_addr, here->running().id};
+  if (memory.empty() || now == last_told) {
     return;
   }
-  told_of = address;
+  last_told = now;
   const control_block* const owner = here->fiber_on(memory.data());
   line said;
   said << "annulet: ";
@@ -112,6 +150,7 @@ void tell_of_overflow(const void* address, const void* context) noexcept {
 struct {
   std::mutex lock;
   unsigned hubs = 0;        // that want it
+  unsigned forks = 0;       // between this process and the first one with hubs
   bool overridden = false;  // the last one to end found another's in its place
   struct sigaction before {};
 } constinit installed;
@@ -122,8 +161,8 @@ void be_default() noexcept {
   ::sigaction(SIGSEGV, &action, nullptr);
 }
 
-// A handler returns into the instruction that faulted, so the default does what it would have done. A signal
-// that was sent does not come again by itself.
+// A handler returns into the instruction that faulted, so the default does what it would have done. What was
+// sent, or has no place, does not come again by itself.
 void pass_on(int number, siginfo_t* info, void* context) noexcept {
   const struct sigaction& before = installed.before;
   const bool sent = info->si_code <= 0;
@@ -132,7 +171,7 @@ void pass_on(int number, siginfo_t* info, void* context) noexcept {
   }
   if ((before.sa_flags & SA_SIGINFO) == 0 && (before.sa_handler == SIG_DFL || before.sa_handler == SIG_IGN)) {
     be_default();
-    if (sent) {
+    if (sent || is_without_place(*info)) {
       ::raise(number);
     }
     return;
@@ -156,7 +195,7 @@ void pass_on(int number, siginfo_t* info, void* context) noexcept {
 void on_fault(int number, siginfo_t* info, void* context) {
   const int kept = errno;
   if (info->si_code > 0) {  // the kernel's
-    tell_of_overflow(info->si_addr, context);
+    tell_of_overflow(*info, context);
   }
   errno = kept;
   pass_on(number, info, context);
@@ -191,15 +230,29 @@ void put_back() noexcept {
   ::sigaction(SIGSEGV, nullptr, &now);
   if (is_ours(now)) {
     ::sigaction(SIGSEGV, &installed.before, nullptr);
+    installed.overridden = false;
   } else {
     installed.overridden = true;
   }
 }
 
-// Another thread may hold it while one forks, and the child has only the latter.
-void hold_lock_across_forks() noexcept {
-  [[maybe_unused]] static const int done = ::pthread_atfork(
-      [] { installed.lock.lock(); }, [] { installed.lock.unlock(); }, [] { installed.lock.unlock(); });
+// In a forked child, whose hubs so far are its parent's, and never end here. The signal stack stays, as
+// memory of theirs does: the thread may be on it.
+void forget_hubs() noexcept {
+  ++installed.forks;
+  if (std::exchange(installed.hubs, 0U) != 0) {
+    put_back();
+  }
+}
+
+// Another thread may hold the lock while one forks, and the child has only the latter.
+void heed_forks() noexcept {
+  [[maybe_unused]] static const int done =
+      ::pthread_atfork([] { installed.lock.lock(); }, [] { installed.lock.unlock(); },
+                       [] {
+                         forget_hubs();
+                         installed.lock.unlock();
+                       });
 }
 
 std::size_t page_size() noexcept { return ::getauxval(AT_PAGESZ); }
@@ -242,18 +295,19 @@ overflow_watch::overflow_watch(overflow_report wanted) {
     ours.ss_size = size;
     ::sigaltstack(&ours, nullptr);
   }
-  hold_lock_across_forks();
+  heed_forks();
   const std::lock_guard hold(installed.lock);
   if (installed.hubs++ == 0) {
     install();
   }
   counted_ = true;
+  forks_ = installed.forks;
 }
 
 overflow_watch::~overflow_watch() {
   if (counted_) {
     const std::lock_guard hold(installed.lock);
-    if (--installed.hubs == 0) {
+    if (forks_ == installed.forks && --installed.hubs == 0) {
       put_back();
     }
   }

@@ -11,11 +11,19 @@
 // it, and the status is SIGSEGV. A guard never gives SIGBUS, so that signal is left alone.
 //
 // A program that installs a handler of its own meanwhile has it: no overflow is named unless that passes on
-// to ours, and while it stands hubs install none again, or the two might call each other for ever.
+// to ours, and while it stands hubs install none again, or the two might call each other for ever. It has to
+// ask for SA_ONSTACK: without it, there is no stack left for it to run on, and an overflow ends the process
+// without a word. One that was there before ours needs not: ours calls it.
+//
+// A signal whose handler does not ask for SA_ONSTACK, and which finds no room on a fiber's stack for its
+// frame, is an overflow too, and is named.
 //
 // Where a stack has ended no handler can run on it, so each thread with a hub has a signal stack, for as
 // long as the hub lives: its own where it has one, else one of ours. Handlers of the program's that ask for
 // SA_ONSTACK run there as well.
+//
+// A forked child has no hub, so what the program had is put back there; one of its own begins anew. The
+// signal stack that the child's thread has inherited stays.
 //
 // Not ours, and not named: the stack of a thread, which main runs on, and threads without a hub. A fault
 // while SIGSEGV is blocked ends the process at once. In a build with the address or the thread sanitizer
@@ -39,6 +47,7 @@ class overflow_watch {
 
  private:
   bool counted_ = false;
+  unsigned forks_ = 0;                 // what is counted is of a process, not of its children
   std::byte* signal_stack_ = nullptr;  // the mapping, its guard page first; null where the thread has its own
   std::size_t length_ = 0;
 };

@@ -15,10 +15,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
+#include <future>
 #include <optional>
 #include <string>
+#include <thread>
 #include <utility>
 
+#include <sys/wait.h>
 #include <unistd.h>
 
 using annulet::overflow_report;
@@ -282,6 +285,173 @@ TEST_CASE("a signal stack that the program has put in the place of ours stays wh
     return signal_stack().ss_sp == room.data() && signal_stack().ss_flags == 0;
   });
   CHECK(end.exit == 0);
+}
+
+TEST_CASE("a handler that stood in for ours for a time, and gave it back, does not keep hubs from theirs") {
+  if (sanitized()) {
+    return;
+  }
+  const child_end end = alone([] {
+    handle_with(exit_with_42);
+    struct sigaction ours {};
+    {
+      const annulet::hub home;
+      ours = of_segv();
+      handle_with([](int, siginfo_t*, void*) { ::_exit(43); });
+    }
+    ::sigaction(SIGSEGV, &ours, nullptr);
+    { const annulet::hub home; }
+    const bool put_back = of_segv().sa_sigaction == exit_with_42;
+    const annulet::hub home;
+    return put_back && of_segv().sa_sigaction == ours.sa_sigaction;
+  });
+  CAPTURE(end.said);
+  CHECK(end.exit == 0);
+}
+
+TEST_CASE("fibers that are jumped out of, one after the other at the same place of a stack, are all named") {
+  if (sanitized()) {
+    return;
+  }
+  const child_end end = alone([] {
+    struct sigaction own {};
+    own.sa_handler = jump_out;
+    ::sigaction(SIGSEGV, &own, nullptr);
+    const annulet::hub home;
+    for (int i = 0; i < 3; ++i) {
+      spawn([] {
+        if (sigsetjmp(recovered, 1) == 0) {
+          run_over(way_down::recursion, 1);
+        }
+      }).join();
+    }
+    return true;
+  });
+  CAPTURE(end.said);
+  CHECK(end.exit == 0);
+  CHECK(count_of(end.said, "ran over the end") == 3);
+}
+
+// The kernel then says of a SIGSEGV neither where it is nor what was to be delivered, and the code that was
+// interrupted could go on.
+TEST_CASE("a signal for which a stack has no room left names the fiber and ends in SIGSEGV") {
+  if (sanitized()) {
+    return;
+  }
+  const child_end end = alone([] {
+    struct sigaction own {};
+    own.sa_handler = [](int) {};
+    ::sigaction(SIGUSR1, &own, nullptr);
+    ::raise(SIGUSR1);  // to find the function takes more of a stack than to call it
+    const annulet::hub home;
+    spawn({.name = "deep"}, [] { annulet_test::use_all_but(1024, [] { ::raise(SIGUSR1); }); }).join();
+    return true;
+  });
+  CAPTURE(end.said);
+  CHECK(end.signal == SIGSEGV);
+  CHECK(end.says("\"deep\" (spawned at "));
+  CHECK(end.says("ran over the end of its stack of 262144 bytes"));
+}
+
+TEST_CASE("a pointer that is none is no overflow, also where little is left of the stack") {
+  if (sanitized()) {
+    return;
+  }
+  const child_end end = alone([] {
+    const annulet::hub home;
+    spawn([] {
+      annulet_test::use_all_but(1024, [] {
+        *reinterpret_cast<volatile char*>(std::uintptr_t{1} << 62) =
+            1;  // no address at all: not a page fault
+      });
+    }).join();
+    return true;
+  });
+  CAPTURE(end.said);
+  CHECK(end.signal == SIGSEGV);
+  CHECK(end.said.empty());
+}
+
+namespace {
+
+// Of a process that forks: what a child of it does, as its exit status, and what it says.
+template <class Fn>
+bool in_grandchild(Fn&& fn) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::_exit(fn() ? 0 : 1);
+  }
+  int status = -1;
+  return ::waitpid(child, &status, 0) == child && status == 0;
+}
+
+bool has_the_programs() { return of_segv().sa_sigaction == exit_with_42; }
+
+}  // namespace
+
+TEST_CASE("a forked child has the program's handler, for it has no hub, and the signal stack stays") {
+  if (sanitized()) {
+    return;
+  }
+  const child_end end = alone([] {
+    handle_with(exit_with_42);
+    const annulet::hub home;
+    std::promise<void> made, over;
+    std::thread other([&] {
+      const annulet::hub its;
+      made.set_value();
+      over.get_future().wait();
+    });
+    made.get_future().wait();
+    const void* const room = signal_stack().ss_sp;
+    const auto as_it_was = [room] { return signal_stack().ss_sp == room && signal_stack().ss_flags == 0; };
+    const bool child = in_grandchild([&] { return has_the_programs() && as_it_was(); });
+    bool from_fiber = false;
+    spawn([&] { from_fiber = in_grandchild([&] { return has_the_programs() && as_it_was(); }); }).join();
+    const bool with_own = in_grandchild([&] {
+      bool right = true;
+      for (int round = 0; round < 3; ++round) {
+        {
+          const annulet::hub own;
+          right = right && !has_the_programs() && as_it_was();
+        }
+        right = right && has_the_programs() && as_it_was();
+      }
+      return right;
+    });
+    over.set_value();
+    other.join();
+    return child && from_fiber && with_own && !has_the_programs() && as_it_was();
+  });
+  CAPTURE(end.said);
+  CHECK(end.exit == 0);
+}
+
+TEST_CASE("a forked child's own hub names overflows, and its parent's goes on to") {
+  if (sanitized()) {
+    return;
+  }
+  for (const bool in_parent : {false, true}) {
+    const child_end end = alone([in_parent] {
+      const annulet::hub home;
+      const auto overflow = [] { spawn({.name = "deep"}, [] { run_over(way_down::recursion, 1); }).join(); };
+      const bool child = in_grandchild([&] {
+        const annulet::hub own;
+        if (!in_parent) {
+          overflow();
+        }
+        return true;
+      });
+      if (in_parent) {
+        overflow();
+      }
+      return !child;
+    });
+    CAPTURE(in_parent);
+    CAPTURE(end.said);
+    CHECK((in_parent ? end.signal == SIGSEGV : end.exit == 0));
+    CHECK(count_of(end.said, "\"deep\" (spawned at ") == 1);
+  }
 }
 
 TEST_CASE("a handler that the program installs later stands, whatever hubs begin and end") {
