@@ -48,6 +48,19 @@ void on_signal(int signal) {
   errno = kept;
 }
 
+// Who returns from its handler comes back to the instruction that raised it, for ever.
+bool is_of_faults(int signal) noexcept {
+  return signal == SIGSEGV || signal == SIGBUS || signal == SIGFPE || signal == SIGILL;
+}
+
+void put_back(int signal, const struct sigaction& before) noexcept {
+  struct sigaction now {};
+  ::sigaction(signal, nullptr, &now);
+  if (now.sa_handler == &on_signal) {  // or else the program has put another in its place
+    ::sigaction(signal, &before, nullptr);
+  }
+}
+
 }  // namespace
 
 dump_signal::dump_signal(int signal, hub_link& link) : signal_(signal) {
@@ -57,6 +70,10 @@ dump_signal::dump_signal(int signal, hub_link& link) : signal_(signal) {
   if (signal < 0 || signal >= NSIG) {
     throw std::invalid_argument("annulet: hub_options::dump_signal is " + std::to_string(signal) +
                                 ", which is no signal");
+  }
+  if (is_of_faults(signal)) {
+    throw std::invalid_argument("annulet: hub_options::dump_signal is " + std::to_string(signal) +
+                                ", which faults raise");
   }
   const std::lock_guard lock(process_hub::mutex());
   while (places[place_].signal.load() != 0) {
@@ -68,7 +85,7 @@ dump_signal::dump_signal(int signal, hub_link& link) : signal_(signal) {
   if (here.hubs == 0) {
     struct sigaction action {};
     action.sa_handler = &on_signal;
-    action.sa_flags = SA_RESTART;
+    action.sa_flags = SA_RESTART | SA_ONSTACK;
     ::sigemptyset(&action.sa_mask);
     if (::sigaction(signal, &action, &here.before) != 0) {
       throw std::invalid_argument("annulet: hub_options::dump_signal is " + std::to_string(signal) +
@@ -90,7 +107,7 @@ void dump_signal::forget_hubs() noexcept {
   for (int signal = 1; signal < NSIG; ++signal) {
     signal_use& here = uses[static_cast<unsigned>(signal)];
     if (std::exchange(here.hubs, 0U) != 0) {
-      ::sigaction(signal, &here.before, nullptr);
+      put_back(signal, here.before);
     }
   }
 }
@@ -107,7 +124,7 @@ dump_signal::~dump_signal() {
   places[place_].signal = 0;
   signal_use& here = uses[static_cast<unsigned>(signal_)];
   if (--here.hubs == 0) {
-    ::sigaction(signal_, &here.before, nullptr);
+    put_back(signal_, here.before);
   }
 }
 

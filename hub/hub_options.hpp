@@ -40,8 +40,9 @@ struct hub_options {
   // What a program installs over it later stands: runtime/stack_overflow.hpp.
   overflow_report overflows = overflow_report::on_stderr;
   unsigned look_every = 64;  // switches between two looks at the kernel while fibers are busy; at least 1
-  // A signal on which the hub lists its fibers on stderr, as dump_fibers() does; 0 for none. It must not be
-  // blocked on all threads. What handled it before is put back when the last hub that wants it ends.
+  // A signal on which the hub lists its fibers on stderr, as dump_fibers() does; 0 for none, and none that a
+  // fault raises. It must not be blocked on all threads. What handled it before is put back when the last hub
+  // that wants it ends; what the program has installed since then stands.
   int dump_signal = 0;
   // A fiber that runs for longer than this without parking or yielding is reported on stderr; 0 for never.
   // Measuring costs a look at the clock a switch.

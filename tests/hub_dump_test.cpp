@@ -7,8 +7,10 @@
 #include <annulet/runtime/fiber.hpp>
 #include <annulet/runtime/this_fiber.hpp>
 
+#include "support/apart.hpp"
 #include "support/child.hpp"
 #include "support/files.hpp"
+#include "support/overflowing.hpp"
 #include "support/signals.hpp"
 
 #include <doctest/doctest.h>
@@ -152,8 +154,53 @@ TEST_CASE("hubs come and go while the signal comes again and again") {
   CHECK(times(capture.text(), "annulet: ") > 10);
 }
 
-TEST_CASE("a signal that cannot be handled, or is none, makes no hub") {
-  for (const int signal : {-1, SIGKILL, SIGSTOP, NSIG, 1000}) {
+TEST_CASE("a handler that the program installs later stands when the hub ends, and in a forked child") {
+  const handler_scope before(SIGUSR2, SIG_IGN);
+  handled = 0;
+  {
+    annulet::hub hub({.dump_signal = SIGUSR2});
+    std::signal(SIGUSR2, [](int) { handled = handled + 1; });
+    CHECK(annulet::test::run_apart([] {
+            ::raise(SIGUSR2);
+            return handled == 1 ? 0 : 1;
+          }) == 0);
+  }
+  ::raise(SIGUSR2);
+  CHECK(handled == 1);
+}
+
+TEST_CASE("the signal may come while hardly anything is left of a stack, and on the smallest ones") {
+  const annulet_test::child_end end = annulet_test::in_child([] {
+    annulet::hub hub({.dump_signal = SIGUSR2});
+    ::raise(SIGUSR2);  // to find the function takes more of a stack than to call it
+    this_fiber::sleep_for(1ms);
+    spawn({.name = "deep"}, [] {
+      annulet_test::use_all_but(1024, [] { ::raise(SIGUSR2); });
+      this_fiber::sleep_for(1ms);
+    }).join();
+    // All are parked, and the last of them waits for all.
+    auto small = [](const char* name) {
+      return spawn({.name = name, .stack_size = annulet::smallest_stack_size()}, [] {
+        ::raise(SIGUSR2);
+        this_fiber::sleep_for(10ms);
+        ::kill(::getpid(), SIGUSR2);
+        this_fiber::sleep_for(10ms);
+      });
+    };
+    auto first = small("first"), second = small("second");
+    first.join();
+    second.join();
+    return true;
+  });
+  CAPTURE(end.said);
+  CHECK(end.exit == 0);
+  CHECK(has(end.said, "\"deep\""));
+  CHECK(has(end.said, "\"second\""));
+  CHECK_FALSE(has(end.said, "\n\n"));
+}
+
+TEST_CASE("a signal that cannot be handled, that faults raise, or is none, makes no hub") {
+  for (const int signal : {-1, SIGKILL, SIGSTOP, NSIG, 1000, SIGSEGV, SIGBUS, SIGFPE, SIGILL}) {
     CAPTURE(signal);
     CHECK_THROWS_AS(annulet::hub({.dump_signal = signal}), std::invalid_argument);
   }
