@@ -1,10 +1,10 @@
 // The handler for SIGSEGV that names overflows, beside what a program does with that signal.
 #include <annulet/hub/hub.hpp>
 #include <annulet/runtime/fiber.hpp>
-#include <annulet/runtime/sanitizer.hpp>
 
 #include "support/child.hpp"
 #include "support/driven_clock.hpp"
+#include "support/fault_handlers.hpp"
 #include "support/overflowing.hpp"
 
 #include <doctest/doctest.h>
@@ -14,86 +14,17 @@
 #include <csignal>
 #include <cstddef>
 #include <cstdint>
-#include <cstdio>
-#include <future>
-#include <optional>
-#include <string>
-#include <thread>
-#include <utility>
 
-#include <sys/wait.h>
 #include <unistd.h>
 
 using annulet::overflow_report;
 using annulet::spawn;
-using annulet_test::child_end;
-using annulet_test::count_of;
-using annulet_test::driven;
-using annulet_test::in_child;
-using annulet_test::run_over;
-using annulet_test::way_down;
+using namespace annulet_test;
 
 namespace {
 
-std::size_t page() { return static_cast<std::size_t>(::sysconf(_SC_PAGESIZE)); }
-
-// An address that nobody has mapped, and that a compiler does not know as such.
-void fault() { *reinterpret_cast<volatile char*>(page() / 2) = 1; }
-
-struct sigaction of_segv() {
-  struct sigaction now {};
-  ::sigaction(SIGSEGV, nullptr, &now);
-  return now;
-}
-
-stack_t signal_stack() {
-  stack_t now{};
-  ::sigaltstack(nullptr, &now);
-  return now;
-}
-
-void handle_with(void (*handler)(int, siginfo_t*, void*), int flags = 0) {
-  struct sigaction own {};
-  own.sa_sigaction = handler;
-  own.sa_flags = SA_SIGINFO | flags;
-  ::sigaddset(&own.sa_mask, SIGUSR1);
-  ::sigaction(SIGSEGV, &own, nullptr);
-}
-
-// What a handler may rely on: else another status.
-void exit_with_42(int number, siginfo_t* info, void* context) {
-  sigset_t blocked;
-  ::pthread_sigmask(SIG_BLOCK, nullptr, &blocked);
-  const bool right = number == SIGSEGV && info->si_signo == SIGSEGV && info->si_code > 0 &&
-                     reinterpret_cast<std::uintptr_t>(info->si_addr) == page() / 2 && context != nullptr &&
-                     ::sigismember(&blocked, SIGUSR1) == 1 && ::sigismember(&blocked, SIGSEGV) == 1;
-  ::_exit(right ? 42 : 43);
-}
-
 sigjmp_buf recovered;
 void jump_out(int) { siglongjmp(recovered, 1); }
-
-volatile std::sig_atomic_t calls = 0;
-
-// For a case in a child; `fn` is called with nothing of the test framework's in the way.
-template <class Fn>
-child_end alone(Fn&& fn) {
-  return in_child([&] {
-    stack_t none{};
-    none.ss_flags = SS_DISABLE;
-    ::sigaltstack(&none, nullptr);  // the test framework has one
-    calls = 0;
-    return fn();
-  });
-}
-
-bool sanitized() {
-  if constexpr (annulet::detail::built_in != annulet::detail::sanitizer::none) {
-    std::printf("note: skipped: the sanitizer has the signal\n");
-    return true;
-  }
-  return false;
-}
 
 }  // namespace
 
@@ -344,7 +275,7 @@ TEST_CASE("a signal for which a stack has no room left names the fiber and ends 
     ::sigaction(SIGUSR1, &own, nullptr);
     ::raise(SIGUSR1);  // to find the function takes more of a stack than to call it
     const annulet::hub home;
-    spawn({.name = "deep"}, [] { annulet_test::use_all_but(1024, [] { ::raise(SIGUSR1); }); }).join();
+    spawn({.name = "deep"}, [] { use_all_but(1024, [] { ::raise(SIGUSR1); }); }).join();
     return true;
   });
   CAPTURE(end.said);
@@ -360,7 +291,7 @@ TEST_CASE("a pointer that is none is no overflow, also where little is left of t
   const child_end end = alone([] {
     const annulet::hub home;
     spawn([] {
-      annulet_test::use_all_but(1024, [] {
+      use_all_but(1024, [] {
         *reinterpret_cast<volatile char*>(std::uintptr_t{1} << 62) =
             1;  // no address at all: not a page fault
       });
@@ -370,88 +301,6 @@ TEST_CASE("a pointer that is none is no overflow, also where little is left of t
   CAPTURE(end.said);
   CHECK(end.signal == SIGSEGV);
   CHECK(end.said.empty());
-}
-
-namespace {
-
-// Of a process that forks: what a child of it does, as its exit status, and what it says.
-template <class Fn>
-bool in_grandchild(Fn&& fn) {
-  const pid_t child = ::fork();
-  if (child == 0) {
-    ::_exit(fn() ? 0 : 1);
-  }
-  int status = -1;
-  return ::waitpid(child, &status, 0) == child && status == 0;
-}
-
-bool has_the_programs() { return of_segv().sa_sigaction == exit_with_42; }
-
-}  // namespace
-
-TEST_CASE("a forked child has the program's handler, for it has no hub, and the signal stack stays") {
-  if (sanitized()) {
-    return;
-  }
-  const child_end end = alone([] {
-    handle_with(exit_with_42);
-    const annulet::hub home;
-    std::promise<void> made, over;
-    std::thread other([&] {
-      const annulet::hub its;
-      made.set_value();
-      over.get_future().wait();
-    });
-    made.get_future().wait();
-    const void* const room = signal_stack().ss_sp;
-    const auto as_it_was = [room] { return signal_stack().ss_sp == room && signal_stack().ss_flags == 0; };
-    const bool child = in_grandchild([&] { return has_the_programs() && as_it_was(); });
-    bool from_fiber = false;
-    spawn([&] { from_fiber = in_grandchild([&] { return has_the_programs() && as_it_was(); }); }).join();
-    const bool with_own = in_grandchild([&] {
-      bool right = true;
-      for (int round = 0; round < 3; ++round) {
-        {
-          const annulet::hub own;
-          right = right && !has_the_programs() && as_it_was();
-        }
-        right = right && has_the_programs() && as_it_was();
-      }
-      return right;
-    });
-    over.set_value();
-    other.join();
-    return child && from_fiber && with_own && !has_the_programs() && as_it_was();
-  });
-  CAPTURE(end.said);
-  CHECK(end.exit == 0);
-}
-
-TEST_CASE("a forked child's own hub names overflows, and its parent's goes on to") {
-  if (sanitized()) {
-    return;
-  }
-  for (const bool in_parent : {false, true}) {
-    const child_end end = alone([in_parent] {
-      const annulet::hub home;
-      const auto overflow = [] { spawn({.name = "deep"}, [] { run_over(way_down::recursion, 1); }).join(); };
-      const bool child = in_grandchild([&] {
-        const annulet::hub own;
-        if (!in_parent) {
-          overflow();
-        }
-        return true;
-      });
-      if (in_parent) {
-        overflow();
-      }
-      return !child;
-    });
-    CAPTURE(in_parent);
-    CAPTURE(end.said);
-    CHECK((in_parent ? end.signal == SIGSEGV : end.exit == 0));
-    CHECK(count_of(end.said, "\"deep\" (spawned at ") == 1);
-  }
 }
 
 TEST_CASE("a handler that the program installs later stands, whatever hubs begin and end") {
