@@ -46,6 +46,14 @@ volatile int done = 0;
   done = 3;
 }
 
+[[gnu::noinline]] void uses_100_kib_once() {
+  std::array<volatile char, 100 * 1024> room;
+  for (auto& c : room) {
+    c = 1;
+  }
+  done = room[0];
+}
+
 [[gnu::noinline]] void listens(int fd) {
   std::array<std::byte, 1> byte{};
   (void)annulet::read(fd, byte);
@@ -87,7 +95,10 @@ int main(int argc, char** argv) {
     const std::lock_guard held(key);
     auto first = spawn({.name = "parcel"}, [&] { opens_the_door(parcel, 41); });
     auto second = spawn({.name = "\x1b key \xff"}, [&] { wants_the_key(key); });
-    auto third = spawn({.name = "listener"}, [&] { listens(never[0]); });
+    auto third = spawn({.name = "listener"}, [&] {
+      uses_100_kib_once();
+      listens(never[0]);
+    });
     auto ended = spawn({.name = "ended"}, [] {});
     std::vector<annulet::fiber<void>> many;
     for (int left = argc > 1 ? std::atoi(argv[1]) : 0; left > 0; --left) {

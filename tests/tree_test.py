@@ -13,6 +13,7 @@ import pathlib
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -249,13 +250,13 @@ def forbidden_words(tree):
                     yield f"{tree.where(path, number)}: '{found[0]}': {why}"
 
 
-def complaints(command, **options):
-    """What a command that failed has to say, or None."""
+def complaints(command, wanted=0, **options):
+    """What a command that did not end as wanted has to say, or None."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, **options)
     except subprocess.TimeoutExpired as expired:
         return f"did not end within {expired.timeout} s"
-    if done.returncode == 0:
+    if done.returncode == wanted:
         return None
     return f"status {done.returncode}\n{done.stdout}{done.stderr}".rstrip()
 
@@ -293,13 +294,24 @@ def programs_in(document):
             yield text.count("\n", 0, found.start()) + 1, found["text"], found["output"]
 
 
-def misprint(program, expected):
-    """What a program prints other than expected; how long something took is free."""
-    done = subprocess.run(
-        [program], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    timeless = [re.sub(r"\d+\.\d+ s\b", "... s", output).rstrip() for output in (done.stdout, expected)]
-    return None if timeless[0] == timeless[1] else f"does not print what stands below it, but\n{done.stdout}"
+SEGMENTATION_FAULT = "Segmentation fault\n"  # the shell's word, below all that the program says
+
+
+def status_after(output):
+    return -signal.SIGSEGV if output is not None and output.endswith(SEGMENTATION_FAULT) else 0
+
+
+def misprint(program, expected, **options):
+    """What a program prints other than expected; how long things took, and how much of a stack, is free."""
+    done = subprocess.run([program], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
+
+    def compared(output):
+        timeless = re.sub(r"\d+\.\d+ s\b", "... s", output)
+        return re.sub(r"\b\d+ of (\d+ KiB)", r"... of \1", timeless).rstrip()
+
+    if compared(done.stdout) == compared(expected.removesuffix(SEGMENTATION_FAULT)):
+        return None
+    return f"does not print what stands below it, but\n{done.stdout}"
 
 
 def documented_programs(tree):
@@ -316,9 +328,10 @@ def documented_programs(tree):
             wrong = complaints([*command, *flags, f"-Wl,-rpath,{tree.build}"], input=source)
             if wrong:
                 return f"{where}: does not compile: {wrong}"
-            wrong = complaints([program], timeout=tree.seconds_for_a_program, stdin=subprocess.DEVNULL)
+            run = {"stdin": subprocess.DEVNULL, "cwd": directory}  # a core file goes with it
+            wrong = complaints([program], status_after(output), timeout=tree.seconds_for_a_program, **run)
             if not wrong and output is not None:
-                wrong = misprint(program, output)
+                wrong = misprint(program, output, **run)
             return wrong and f"{where}: {wrong}"
 
         found = [
@@ -354,6 +367,7 @@ def document(*lines):
 
 
 OUTPUT = "\n```text\nDone after 0.1 s.\n```\n"
+FAULT = "\n```text\nSegmentation fault\n```\n"
 LONG_FUNCTION = "namespace a {\nstruct b {\n  b() : n{1} {\n" + "    n++;\n" * 79 + "  }\n};\n}\n"
 
 # (rule, file, its text, what the report must say)
@@ -384,6 +398,7 @@ PLANTED = (
     (documented_programs, "docs/planted.md", document("int main() { return 0 }"), "does not compile"),
     (documented_programs, "docs/planted.md", document("int main() { return 3; }"), "status 3"),
     (documented_programs, "docs/planted.md", document("int main() {}") + OUTPUT, "does not print"),
+    (documented_programs, "docs/planted.md", document("int main() {}") + FAULT, "status 0"),
     (documented_programs, "docs/planted.md", document("int main() {", "  while (1);", "}"), "did not end"),
 )
 

@@ -15,6 +15,7 @@ does the rest, and numbers its frames from 1 or more, which is mended in the tex
 import bisect
 import collections
 import contextlib
+import os
 import re
 import struct
 import time
@@ -33,6 +34,9 @@ ALL_FIBERS_HOOK = "annulet::detail::list_hook<annulet::detail::all_fibers_tag>"
 NO_DESCRIPTOR = -1
 BOTTOM_FRAME = "annulet::detail::scheduler::enter ("
 NANOSECONDS = 1e9
+KIB = 1024
+LARGEST_STACK = 1 << 30
+RED_ZONE = 128  # below the stack pointer, and in use all the same
 
 
 # --- Reading structures: their layout comes from the debug information, their bytes in one piece ---
@@ -163,12 +167,23 @@ class Fiber:
     def stack_top(self):
         return self.values.stack + self.values.stack_size
 
+    def in_use(self):
+        """From where to where its stack is, as far as that is on it: else None."""
+        if self.runs():
+            begin = self.hub.stack_pointer - RED_ZONE
+        elif self.state == "done":
+            begin = self.address
+        else:
+            begin = self.values.context
+        return (begin, self.stack_top()) if self.values.stack <= begin < self.stack_top() else None
+
     def describe(self):
         text = f"fiber {self.id}"
         if self.values.name_length:
             name = self.values.name[: self.values.name_length].decode("utf-8", "replace")
             text += f' "{printable(name)}"'
-        return text + self.hub.place_text(self.values.place) + ": " + self._doing()
+        stack = self.hub.stacks.used_by(self)
+        return text + self.hub.place_text(self.values.place) + ": " + self._doing() + stack
 
     def _doing(self):
         if self.state == "ready" and not self.has_begun():
@@ -210,12 +225,53 @@ class Clock:
         return f" for {'' if self.lives_here else 'at least '}{seconds:.3f} s"
 
 
+class Stacks:
+    """How far stacks were used: of a process that lives here the kernel says which pages ever were, else what
+    is in use."""
+
+    def __init__(self, lives_here):
+        self.page = os.sysconf("SC_PAGE_SIZE")
+        self.map = None
+        if lives_here:
+            with contextlib.suppress(OSError):
+                self.map = open(f"/proc/{gdb.selected_inferior().pid}/pagemap", "rb", buffering=0)
+
+    def _touched(self, fiber):
+        """The address of the lowest page that is in memory or was swapped out."""
+        entry, at = 8, fiber.values.stack
+        while at < fiber.stack_top():
+            self.map.seek(at // self.page * entry)
+            entries = self.map.read(min(fiber.stack_top() - at, 512 * self.page) // self.page * entry)
+            found = re.search(rb"[\x40-\xff]", entries[entry - 1 :: entry])
+            if found or not entries:
+                return at + found.start() * self.page if found else None
+            at += len(entries) // entry * self.page
+        return None
+
+    def used_by(self, fiber):
+        if not 0 < fiber.values.stack_size <= LARGEST_STACK:
+            return ""  # main's is not the hub's
+        lowest = None
+        if self.map:
+            with contextlib.suppress(OSError):
+                lowest = self._touched(fiber)
+        at_least = "" if lowest else "at least "
+        if not lowest and fiber.in_use():
+            lowest = fiber.in_use()[0] // self.page * self.page
+        if not lowest:
+            return ""
+        kibs = (fiber.stack_top() - lowest) // KIB
+        return f"; stack used: {at_least}{kibs} of {fiber.values.stack_size // KIB} KiB"
+
+
 class Hub:
     """A thread's fibers, as far as their list can be followed; what is wrong with it is in `broken`."""
 
-    def __init__(self, layout, clock, thread, scheduler):
+    def __init__(self, layout, clock, stacks, thread, scheduler):
         self.layout = layout
         self.clock = clock
+        self.stacks = stacks
+        self.stack_pointer = stands_at(gdb.newest_frame())[0]  # the thread is the selected one
         self.thread = thread
         self.scheduler = scheduler
         self._strings = {}
@@ -294,6 +350,7 @@ def read_hubs():
     if gdb.selected_frame().architecture().name() != "i386:x86-64":
         raise gdb.GdbError("fibers are known on x86-64 only")
     layout, clock = Layout(), Clock()
+    stacks = Stacks(clock.lives_here)
     hubs, seen = [], set()
     with selection_kept():
         for thread in sorted(gdb.selected_inferior().threads(), key=lambda thread: thread.ptid[1]):
@@ -304,7 +361,7 @@ def read_hubs():
             seen.add(locals_of_thread)
             scheduler = int(gdb.parse_and_eval(f"'{CURRENT}'"))  # quoted, for frames that are not C++
             if scheduler:
-                hubs.append(Hub(layout, clock, thread, scheduler))
+                hubs.append(Hub(layout, clock, stacks, thread, scheduler))
     if not hubs:
         raise gdb.GdbError("no thread of this process has a hub")
     selected = gdb.selected_thread()
@@ -414,16 +471,7 @@ def backtrace(fiber, how):
 
 def stack_ranges(hubs):
     """(begin, end) of what is in use of each stack."""
-    for hub in hubs:
-        for fiber in hub.fibers + hub.ended:
-            begin = fiber.address
-            if fiber.state != "done" and not fiber.runs():
-                begin = fiber.values.context
-            elif fiber.runs():
-                hub.thread.switch()
-                begin = stands_at(gdb.newest_frame())[0]
-            if fiber.values.stack <= begin < fiber.stack_top():
-                yield begin, fiber.stack_top()
+    return [used for hub in hubs for fiber in hub.fibers + hub.ended if (used := fiber.in_use())]
 
 
 def segments_of(core):
@@ -524,10 +572,10 @@ class Core(AnnuletCommand):
         if len(arguments) != 1:
             raise gdb.GdbError("annulet core wants the name of the file to write")
         hubs = read_hubs()
-        gdb.execute(f"gcore {arguments[0]}")
-        with selection_kept():
-            ranges = list(stack_ranges(hubs))
-        written = fill_in(arguments[0], ranges)
+        path = os.path.expanduser(arguments[0])
+        gdb.execute(f"gcore {path}")
+        ranges = stack_ranges(hubs)
+        written = fill_in(path, ranges)
         gdb.write(f"{written} of {len(ranges)} stacks of fibers are in it\n")
         complaints = [hub.complaint() for hub in hubs if hub.broken]
         if complaints:
