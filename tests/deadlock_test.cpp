@@ -93,8 +93,8 @@ TEST_CASE("main can mend a deadlock and go on") {
 
 TEST_CASE("only main gets the deadlock, also where another fiber parked last") {
   event never, other;
+  std::string who;  // those that are killed at the end write to it, too
   driven world;
-  std::string who;
   auto a = spawn([&] {
     try {
       never.wait();

@@ -50,9 +50,9 @@ std::string doing(const std::string& list, const std::string& fiber) {
 }  // namespace
 
 TEST_CASE("a dump says of each fiber what it does, and in which call it waits, and for how long") {
-  driven world;
   annulet::mutex mutex;
   annulet::queue<int> queue(1);
+  driven world;  // at whose end there are fibers that use both
   const std::unique_lock held(mutex);
   auto locks = spawn({.name = "locks"}, [&] { const std::lock_guard lock(mutex); });
   auto pops = spawn({.name = "pops"}, [&] { (void)queue.pop(); });
