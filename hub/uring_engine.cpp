@@ -331,10 +331,11 @@ unsigned uring_engine::reap() noexcept {
   const auto fetch_watch = [this](std::uint64_t data) {
     const tag t = tag::unpack(data);
     if (t.what == kind::poll) {
-      const auto* const owner = reinterpret_cast<const std::byte*>(slots_[t.slot].owner);
-      __builtin_prefetch(owner);
-      __builtin_prefetch(owner + 64);
-      __builtin_prefetch(owner + 128);
+      // A number, for the watch may be gone by now.
+      const auto owner = reinterpret_cast<std::uintptr_t>(slots_[t.slot].owner);
+      for (const unsigned line : {0U, 64U, 128U}) {
+        __builtin_prefetch(reinterpret_cast<const void*>(owner + line));
+      }
     }
   };
   const auto fetch_rest = [this](std::uint64_t data) {

@@ -9,6 +9,7 @@
 
 #include <bit>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 
 namespace annulet::detail {
@@ -36,9 +37,10 @@ class ready_queue {
     const std::size_t left = end_ - first_;
     if (left > stack_ahead) {
       // Its control block was fetched some turns ago, so this reads where its stack stands without waiting.
-      const auto* stack = static_cast<const std::byte*>(ring_[(first_ + stack_ahead) & mask_]->context);
+      // A number, for one that has run so far has none.
+      const auto stack = reinterpret_cast<std::uintptr_t>(ring_[(first_ + stack_ahead) & mask_]->context);
       for (std::size_t line = 0; line < stack_lines; ++line) {
-        __builtin_prefetch(stack + line * 64);
+        __builtin_prefetch(reinterpret_cast<const void*>(stack + line * 64));
       }
     }
     if (left > block_ahead) {
