@@ -106,10 +106,10 @@ class restless final : public annulet::detail::wait_case {
 }  // namespace
 
 TEST_CASE("hints that never cease and come to nothing hold up neither others, nor a kill, nor the deadline") {
-  hub home;
   annulet::queue<int> items(1);
   annulet::popping item(items);
   restless hints;
+  hub home;  // at whose end there is one that waits for them
   auto waits = spawn([&] { return wait_any(annulet::deadline::never(), hints, item); });
   annulet::this_fiber::sleep_for(2ms);  // and main's turn comes
   CHECK_FALSE(waits.done());

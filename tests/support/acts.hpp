@@ -255,10 +255,11 @@ inline void stream(annulet::descriptor near, annulet::descriptor far, bool is_so
   // More than there is room for, so that each way to write parks.
   const std::string much(1 << 18, 'y');
   const iovec all{const_cast<char*>(much.data()), much.size()};
+  // Of the other fiber, too, which outlives the scope's function where that is killed.
+  std::size_t written = 0;
+  std::size_t seen = 0;
+  annulet::event over;
   scope([&](fiber_group& others) {
-    std::size_t written = 0;
-    std::size_t seen = 0;
-    annulet::event over;
     others.spawn([&] {
       std::string taken(1 << 14, ' ');
       pause();

@@ -15,6 +15,7 @@
 #include <exception>
 #include <filesystem>
 #include <functional>
+#include <memory>
 #include <stop_token>
 #include <string>
 #include <thread>
@@ -31,13 +32,13 @@ namespace annulet::test {
 class ticker {
  public:
   ticker() {
-    fiber_ = spawn([this] {
+    fiber_ = spawn([seen = seen_] {
       for (auto last = steady::now();;) {
         this_fiber::sleep_for(1ms);
         const auto now = steady::now();
-        longest_ = std::max(longest_, now - last);
+        seen->longest = std::max(seen->longest, now - last);
         last = now;
-        ++ticks_;
+        ++seen->ticks;
       }
     });
   }
@@ -47,18 +48,22 @@ class ticker {
 
   // Parks until it has ticked so often from now.
   void wait_for(unsigned more) {
-    const unsigned end = ticks_ + more;
-    for (int i = 0; ticks_ < end; ++i) {
+    const unsigned end = seen_->ticks + more;
+    for (int i = 0; seen_->ticks < end; ++i) {
       REQUIRE(i < 10'000);
       this_fiber::sleep_for(1ms);
     }
   }
-  [[nodiscard]] steady::duration longest() const { return longest_; }
+  [[nodiscard]] steady::duration longest() const { return seen_->longest; }
 
  private:
+  // The fiber's, too, which may be about to tick when it is killed.
+  struct sights {
+    steady::duration longest{0};
+    unsigned ticks = 0;
+  };
+  std::shared_ptr<sights> seen_ = std::make_shared<sights>();
   fiber<void> fiber_;
-  steady::duration longest_{0};
-  unsigned ticks_ = 0;
 };
 
 // A thread that was held up would have been until this: when the test gives up, and frees it from outside.
