@@ -119,7 +119,7 @@ TEST_CASE(
         this_fiber::sleep_for(1h);
         return;
       }
-      const timeout guard(std::chrono::milliseconds(order[level]));
+      const timeout guard(std::chrono::milliseconds{order[level]});
       around.push_back(&guard);
       try {
         self(self, level + 1, around);
