@@ -68,7 +68,11 @@ using call_judge = std::function<int(const seccomp_data&)>;
 
 inline void judge_calls(std::initializer_list<int> calls, call_judge judge) {
   std::promise<int> loaded;
-  std::thread([listener = loaded.get_future(), judge = std::move(judge)]() mutable {
+  std::promise<void> begins;
+  const std::future<void> begun = begins.get_future();
+  std::thread([begins = std::move(begins), listener = loaded.get_future(),
+               judge = std::move(judge)]() mutable {
+    begins.set_value();
     const int fd = listener.get();
     seccomp_notif* call = nullptr;
     seccomp_notif_resp* answer = nullptr;
@@ -87,6 +91,7 @@ inline void judge_calls(std::initializer_list<int> calls, call_judge judge) {
       ::seccomp_notify_respond(fd, answer);
     }
   }).detach();
+  begun.wait();  // a sanitizer begins no second thread before the first, which is to let it
   seccomp_filter filter;
   for (const int call : calls) {
     filter.add(SCMP_ACT_NOTIFY, call);
