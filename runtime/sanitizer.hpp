@@ -61,6 +61,15 @@ inline void sanitize_thread() noexcept {
   }
 }
 
+// It has none any more.
+inline void sanitize_thread_end([[maybe_unused]] const control_block& main) noexcept {
+  if constexpr (built_in == sanitizer::address) {
+    if (!main.memory.memory.empty()) {
+      __lsan_unregister_root_region(main.memory.memory.data(), main.memory.memory.size());
+    }
+  }
+}
+
 // Of a fiber that has its stack, and its name, and has not run.
 inline void sanitize_start(const control_block& fiber) noexcept {
   if constexpr (built_in == sanitizer::thread) {
@@ -109,8 +118,9 @@ inline void sanitize_end(const control_block& fiber) noexcept {
     const void* bottom = nullptr;
     std::size_t size = 0;
     __sanitizer_finish_switch_fiber(fake_stack, &bottom, &size);
-    if (left.memory.pool == nullptr) {  // main, whose stack only the sanitizer knows
+    if (left.memory.pool == nullptr && left.memory.memory.empty()) {  // main, whose stack only it knows
       left.memory.memory = {static_cast<std::byte*>(const_cast<void*>(bottom)), size};
+      __lsan_register_root_region(bottom, size);  // as of any fiber
     }
   }
 }

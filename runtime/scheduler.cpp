@@ -65,6 +65,7 @@ scheduler::~scheduler() {
   // Handles that outlive the hub find its absence here. Their stacks are still the pool's.
   all_.for_each([](control_block& fiber) { fiber.owner = nullptr; });
   current_ = nullptr;
+  sanitize_thread_end(main_);
 }
 
 void scheduler::throw_no_hub(const char* call) {
