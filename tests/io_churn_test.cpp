@@ -5,6 +5,7 @@
 // ANNULET_CHURN_CONNECTIONS says how many; ANNULET_CHURN_SEED repeats what the dice said.
 #include <annulet/hub/io.hpp>
 #include <annulet/runtime/event.hpp>
+#include <annulet/runtime/sanitizer.hpp>
 
 #include "oracle/dice.hpp"
 #include "oracle/run.hpp"
@@ -317,11 +318,13 @@ TEST_CASE("connections that come, speak and go leave everything as it was") {
       after.descriptors, after.mappings, after.polls, before.heap, after.heap, before.resident,
       after.resident);
   CHECK(after.descriptors == before.descriptors);
-  CHECK(after.mappings == before.mappings);
   CHECK(after.polls == before.polls);
   // What an allocator keeps for itself, however many connections there were.
   CHECK(after.heap <= before.heap + 4 * 1024);
-  CHECK(after.resident <= before.resident + 256 * 1024);
+  if constexpr (annulet::detail::built_in == annulet::detail::sanitizer::none) {
+    CHECK(after.mappings == before.mappings);
+    CHECK(after.resident <= before.resident + 256 * 1024);
+  }
 
   peers.end();
   require_nothing_waits();

@@ -37,9 +37,6 @@ bool has_the_programs() { return of_segv().sa_sigaction == exit_with_42; }
 }  // namespace
 
 TEST_CASE("a forked child has the program's handler, for it has no hub, and the signal stack stays") {
-  if (sanitized()) {
-    return;
-  }
   const child_end end = alone([] {
     handle_with(exit_with_42);
     const annulet::hub home;
@@ -75,9 +72,6 @@ TEST_CASE("a forked child has the program's handler, for it has no hub, and the 
 }
 
 TEST_CASE("a forked child's own hub names overflows, and its parent's goes on to") {
-  if (sanitized()) {
-    return;
-  }
   for (const bool in_parent : {false, true}) {
     const child_end end = alone([in_parent] {
       const annulet::hub home;

@@ -35,14 +35,11 @@ TEST_CASE("a fault that is no overflow ends in SIGSEGV, and nothing is said of i
     return true;
   });
   CAPTURE(end.said);
-  CHECK((end.signal == SIGSEGV || sanitized()));
-  CHECK((end.said.empty() || sanitized()));
+  CHECK(end.signal == SIGSEGV);
+  CHECK(end.said.empty());
 }
 
 TEST_CASE("a handler that was there gets a fault that is no overflow as if the kernel had called it") {
-  if (sanitized()) {
-    return;
-  }
   const child_end end = alone([] {
     handle_with(exit_with_42);
     const annulet::hub home;
@@ -55,9 +52,6 @@ TEST_CASE("a handler that was there gets a fault that is no overflow as if the k
 }
 
 TEST_CASE("a handler of the old kind is called too, and may jump out, again and again") {
-  if (sanitized()) {
-    return;
-  }
   const child_end end = alone([] {
     struct sigaction own {};
     own.sa_handler = jump_out;
@@ -81,9 +75,6 @@ TEST_CASE("a handler of the old kind is called too, and may jump out, again and 
 }
 
 TEST_CASE("of an overflow that a handler returns into again and again is told once") {
-  if (sanitized()) {
-    return;
-  }
   const child_end end = alone([] {
     handle_with([](int, siginfo_t*, void*) {
       calls = calls + 1;
@@ -101,9 +92,6 @@ TEST_CASE("of an overflow that a handler returns into again and again is told on
 }
 
 TEST_CASE("a handler that asked to be called once, or to be interrupted, is taken at its word") {
-  if (sanitized()) {
-    return;
-  }
   const child_end once = alone([] {
     handle_with([](int, siginfo_t*, void*) { [[maybe_unused]] auto n = ::write(STDERR_FILENO, "once\n", 5); },
                 static_cast<int>(SA_RESETHAND));
@@ -136,7 +124,7 @@ TEST_CASE("a SIGSEGV that somebody sends does what it did: it ends the process, 
     ::raise(SIGSEGV);
     return true;
   });
-  CHECK((ends.signal == SIGSEGV || sanitized()));
+  CHECK(ends.signal == SIGSEGV);
   const child_end ignored = alone([] {
     std::signal(SIGSEGV, SIG_IGN);
     const annulet::hub home;
@@ -151,13 +139,10 @@ TEST_CASE("a SIGSEGV that somebody sends does what it did: it ends the process, 
     fault();
     return true;
   });
-  CHECK((faulted.signal == SIGSEGV || sanitized()));
+  CHECK(faulted.signal == SIGSEGV);
 }
 
 TEST_CASE("when the last hub ends, handler and signal stack are as they were before the first") {
-  if (sanitized()) {
-    return;
-  }
   const child_end end = alone([] {
     handle_with(exit_with_42);
     bool right = true;
@@ -174,9 +159,6 @@ TEST_CASE("when the last hub ends, handler and signal stack are as they were bef
 }
 
 TEST_CASE("a thread's own signal stack is used, and stays") {
-  if (sanitized()) {
-    return;
-  }
   static std::array<std::byte, std::size_t{64} << 10> room;
   static bool was_there = false;
   const child_end end = alone([] {
@@ -201,9 +183,6 @@ TEST_CASE("a thread's own signal stack is used, and stays") {
 }
 
 TEST_CASE("a signal stack that the program has put in the place of ours stays when the hub ends") {
-  if (sanitized()) {
-    return;
-  }
   static std::array<std::byte, std::size_t{64} << 10> room;
   const child_end end = alone([] {
     {
@@ -219,9 +198,6 @@ TEST_CASE("a signal stack that the program has put in the place of ours stays wh
 }
 
 TEST_CASE("a handler that stood in for ours for a time, and gave it back, does not keep hubs from theirs") {
-  if (sanitized()) {
-    return;
-  }
   const child_end end = alone([] {
     handle_with(exit_with_42);
     struct sigaction ours {};
@@ -241,9 +217,6 @@ TEST_CASE("a handler that stood in for ours for a time, and gave it back, does n
 }
 
 TEST_CASE("fibers that are jumped out of, one after the other at the same place of a stack, are all named") {
-  if (sanitized()) {
-    return;
-  }
   const child_end end = alone([] {
     struct sigaction own {};
     own.sa_handler = jump_out;
@@ -266,9 +239,6 @@ TEST_CASE("fibers that are jumped out of, one after the other at the same place 
 // The kernel then says of a SIGSEGV neither where it is nor what was to be delivered, and the code that was
 // interrupted could go on.
 TEST_CASE("a signal for which a stack has no room left names the fiber and ends in SIGSEGV") {
-  if (sanitized()) {
-    return;
-  }
   const child_end end = alone([] {
     struct sigaction own {};
     own.sa_handler = [](int) {};
@@ -285,9 +255,6 @@ TEST_CASE("a signal for which a stack has no room left names the fiber and ends 
 }
 
 TEST_CASE("a pointer that is none is no overflow, also where little is left of the stack") {
-  if (sanitized()) {
-    return;
-  }
   const child_end end = alone([] {
     const annulet::hub home;
     spawn([] {
@@ -304,9 +271,6 @@ TEST_CASE("a pointer that is none is no overflow, also where little is left of t
 }
 
 TEST_CASE("a handler that the program installs later stands, whatever hubs begin and end") {
-  if (sanitized()) {
-    return;
-  }
   static struct sigaction ours;
   const child_end end = alone([] {
     {
@@ -357,7 +321,7 @@ TEST_CASE("a hub that is told not to has no handler and no signal stack, and an 
       return false;
     });
     CAPTURE(end.said);
-    CHECK((end.signal == SIGSEGV || sanitized()));
-    CHECK((end.said.empty() || sanitized()));
+    CHECK(end.signal == SIGSEGV);
+    CHECK(end.said.empty());
   }
 }

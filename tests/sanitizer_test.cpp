@@ -24,6 +24,7 @@
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include <sys/eventfd.h>
@@ -271,10 +272,10 @@ int unguarded = 0;
 
 [[gnu::noinline]] void touch_unguarded() { ++unguarded; }
 
-// By a fiber of each, one after the other, and nothing in between but relaxed atomics, which order nothing
-// for the sanitizer. Both hubs are there from the start, or the later one might be made of what the other has
-// given back, and that is an order.
-void race_of_two_hubs() {
+// By a fiber of each, one after the other, and nothing in between but an atomic. Where that is relaxed it
+// orders nothing for the sanitizer. Both hubs are there from the start, or the later one might be made of
+// what the other has given back, and that is an order.
+void turns_of_two_hubs(std::memory_order order) {
   std::atomic<int> hubs{0}, turn{0};
   const auto run = [&](int mine, const char* name) {
     hub hub;
@@ -291,8 +292,9 @@ void race_of_two_hubs() {
       while (hubs.load(std::memory_order_relaxed) != 2 || turn.load(std::memory_order_relaxed) != mine) {
         this_fiber::yield();
       }
+      (void)turn.load(order == std::memory_order_release ? std::memory_order_acquire : order);
       touch_unguarded();
-      turn.store(mine + 1, std::memory_order_relaxed);
+      turn.store(mine + 1, order);
     }).join();
     while (turn.load(std::memory_order_relaxed) != 2) {
       this_fiber::yield();
@@ -305,12 +307,17 @@ void race_of_two_hubs() {
 
 }  // namespace
 
+TEST_CASE("fibers of two hubs that hand a variable over do not race for it") {
+  turns_of_two_hubs(std::memory_order_release);
+  CHECK(std::exchange(unguarded, 0) == 2);
+}
+
 TEST_CASE("a race between fibers of two hubs is reported, with the names and the frames of both") {
   if (left_out(sanitizer::thread, "thread")) {
     return;
   }
   const auto end = in_reporting_child([] {
-    race_of_two_hubs();
+    turns_of_two_hubs(std::memory_order_relaxed);
     return unguarded == 2;
   });
   INFO(end.said);
@@ -356,22 +363,57 @@ TEST_CASE("a write behind an array on a fiber's stack is reported, with the func
   CHECK(end.says("overrun_an_array"));
 }
 
-TEST_CASE("a fiber's use of a frame that has ended is reported, after switches too") {
+namespace {
+
+// A fiber's local is read by itself and by another fiber, after both have parked.
+void read_across_parks(volatile char* (*local)(volatile char*)) {
+  hub hub;
+  event known, read;
+  volatile char* at = nullptr;
+  auto owner = spawn([&] {
+    volatile char own = 1;
+    this_fiber::yield();
+    at = local(&own);
+    known.set();
+    read.wait();
+    *at = 2;
+  });
+  auto reader = spawn([&] {
+    known.wait();
+    this_fiber::sleep_for(1ms);
+    CHECK(*at == 1);
+    read.set();
+  });
+  reader.join();
+  owner.join();
+}
+
+}  // namespace
+
+TEST_CASE("what is in a frame that waits may be used by any fiber") { read_across_parks(pass_through); }
+
+TEST_CASE("a use of a frame that has ended is reported, after parks too, whichever fiber it is") {
   if (left_out(sanitizer::address, "address")) {
     return;
   }
-  const auto end = in_reporting_child([] {
+  const auto by_another = in_reporting_child([] {
+    read_across_parks([](volatile char*) { return local_of_a_frame_that_ended(); });
+    return true;
+  });
+  INFO(by_another.said);
+  CHECK(by_another.says("stack-use-after-return"));
+  const auto by_itself = in_reporting_child([] {
     hub hub;
     spawn([] {
       this_fiber::yield();
       volatile char* const at = local_of_a_frame_that_ended();
-      this_fiber::yield();
+      this_fiber::sleep_for(1ms);
       *at = 2;
     }).join();
     return true;
   });
-  INFO(end.said);
-  CHECK(end.says("stack-use-after-return"));
+  INFO(by_itself.said);
+  CHECK(by_itself.says("stack-use-after-return"));
 }
 
 TEST_CASE("what only a parked fiber refers to is no leak, and what nobody does is one") {
@@ -387,6 +429,7 @@ TEST_CASE("what only a parked fiber refers to is no leak, and what nobody does i
   this_fiber::yield();
   CHECK(!leaks());
   const auto end = in_reporting_child([] {
+    annulet::hub own;  // the parent's is dead here
     spawn([] { (void)new volatile int(1); }).join();
     spawn([] { fill_stack<4096>(20); }).join();
     return !leaks();

@@ -2,7 +2,6 @@
 #include <annulet/hub/hub.hpp>
 #include <annulet/runtime/event.hpp>
 #include <annulet/runtime/fiber.hpp>
-#include <annulet/runtime/sanitizer.hpp>
 
 #include "support/child.hpp"
 #include "support/driven_clock.hpp"
@@ -76,21 +75,9 @@ void burst(std::size_t fibers, std::size_t touched, std::size_t stack_size = def
   }
 }
 
-// The sanitizers have memory of their own for each stack and each fiber.
-bool sanitized() {
-  if constexpr (annulet::detail::built_in != annulet::detail::sanitizer::none) {
-    std::printf("note: skipped: a sanitizer's memory is counted with it\n");
-    return true;
-  }
-  return false;
-}
-
 }  // namespace
 
 TEST_CASE("after a burst of 100,000 fibers the memory goes back once it was idle, and not before") {
-  if (sanitized()) {
-    return;
-  }
   driven world;
   burst(1, 8 * kib);
   const std::size_t before = resident_bytes();
@@ -109,9 +96,6 @@ TEST_CASE("after a burst of 100,000 fibers the memory goes back once it was idle
 }
 
 TEST_CASE("one deep recursion does not keep its memory") {
-  if (sanitized()) {
-    return;
-  }
   driven world;
   const std::size_t before = resident_bytes();
   burst(1, 200 * mib, 256 * mib);
@@ -121,9 +105,6 @@ TEST_CASE("one deep recursion does not keep its memory") {
 }
 
 TEST_CASE("stacks that are in use again and again keep their memory, and so do few of them") {
-  if (sanitized()) {
-    return;
-  }
   driven world;
   burst(1'000, 16 * kib);
   const std::size_t full = resident_bytes();
@@ -160,9 +141,6 @@ TEST_CASE("an idle hub is woken for what is to be given back, and then no more")
 }
 
 TEST_CASE("trim_stacks gives back all memory of stacks that nobody uses, and of no others") {
-  if (sanitized()) {
-    return;
-  }
   const child_end end = in_child([] {
     annulet::hub home;
     annulet::event go;
@@ -196,9 +174,6 @@ TEST_CASE("trim_stacks gives back all memory of stacks that nobody uses, and of 
 }
 
 TEST_CASE("how far a stack was used can be read, of a fiber that lives and of one that has ended") {
-  if (sanitized()) {
-    return;
-  }
   driven world;
   CHECK(annulet::this_fiber::stack_used() == 0);  // main's is not ours
   annulet::event go;
@@ -225,9 +200,6 @@ TEST_CASE("how far a stack was used can be read, of a fiber that lives and of on
 }
 
 TEST_CASE("a stack that another fiber had is used as far as that went, until it is trimmed") {
-  if (sanitized()) {
-    return;
-  }
   driven world;
   spawn([] { touch(100 * kib); }).join();
   CHECK(spawn([] { return annulet::this_fiber::stack_used(); }).get() >= 100 * kib);
@@ -243,9 +215,6 @@ TEST_CASE("a stack that another fiber had is used as far as that went, until it 
 }
 
 TEST_CASE("1,000,000 fibers live at once, guarded, in 5 KiB each, page tables and all, and few mappings") {
-  if (sanitized()) {
-    return;
-  }
   constexpr std::size_t fibers = 1'000'000;
   std::size_t available = 0;
   std::ifstream meminfo("/proc/meminfo");

@@ -3,7 +3,6 @@
 #include <annulet/hub/hub.hpp>
 #include <annulet/runtime/event.hpp>
 #include <annulet/runtime/fiber.hpp>
-#include <annulet/runtime/sanitizer.hpp>
 
 #include "support/child.hpp"
 #include "support/driven_clock.hpp"
@@ -14,7 +13,6 @@
 #include <algorithm>
 #include <csignal>
 #include <cstddef>
-#include <cstdio>
 #include <cstring>
 #include <future>
 #include <optional>
@@ -106,20 +104,9 @@ bool overflow(const scene& s) {
   return false;
 }
 
-bool sanitized() {
-  if constexpr (annulet::detail::built_in != annulet::detail::sanitizer::none) {
-    std::printf("note: skipped: the sanitizer has the signal\n");
-    return true;
-  }
-  return false;
-}
-
 }  // namespace
 
 TEST_CASE("1,000 overflows each name the fiber, touch no neighbour, and end in SIGSEGV") {
-  if (sanitized()) {
-    return;
-  }
   std::mt19937 random(1);
   unsigned named = 0, whole = 0, ended = 0;
   std::string first_wrong;
@@ -146,9 +133,6 @@ TEST_CASE("1,000 overflows each name the fiber, touch no neighbour, and end in S
 }
 
 TEST_CASE("an overflow is named on a hub, on another thread's too, also when the first hub has ended") {
-  if (sanitized()) {
-    return;
-  }
   for (const bool first_ends : {false, true}) {
     const child_end end = in_child([&] {
       std::optional<annulet::hub> first(std::in_place);
@@ -177,9 +161,6 @@ TEST_CASE("an overflow is named on a hub, on another thread's too, also when the
 }
 
 TEST_CASE("an overflow while slabs are mapped is named as any other") {
-  if (sanitized()) {
-    return;
-  }
   for (std::size_t seed = 0; seed < 100; ++seed) {
     const child_end end = in_child([&] {
       driven world;
@@ -197,9 +178,6 @@ TEST_CASE("an overflow while slabs are mapped is named as any other") {
 }
 
 TEST_CASE("a touch of a guard from another stack is told from an overflow") {
-  if (sanitized()) {
-    return;
-  }
   const child_end end = in_child([] {
     driven world;
     std::byte* guard = nullptr;
@@ -218,9 +196,6 @@ TEST_CASE("a touch of a guard from another stack is told from an overflow") {
 }
 
 TEST_CASE("main, and a thread without a hub, run over their stacks unnamed") {
-  if (sanitized()) {
-    return;
-  }
   for (const bool on_main : {true, false}) {
     const child_end end = in_child([&] {
       const annulet::hub home;

@@ -3,12 +3,10 @@
 
 #include "child.hpp"
 
-#include <annulet/runtime/sanitizer.hpp>
 
 #include <csignal>
 #include <cstddef>
 #include <cstdint>
-#include <cstdio>
 #include <utility>
 
 #include <unistd.h>
@@ -62,14 +60,6 @@ child_end alone(Fn&& fn) {
     calls = 0;
     return fn();
   });
-}
-
-inline bool sanitized() {
-  if constexpr (annulet::detail::built_in != annulet::detail::sanitizer::none) {
-    std::printf("note: skipped: the sanitizer has the signal\n");
-    return true;
-  }
-  return false;
 }
 
 }  // namespace annulet_test

@@ -1,0 +1,195 @@
+# ./dev asan, tsan and valgrind. Part of ./dev, and not run by itself.
+#
+# A report of theirs is a failure of the program that made it, and none is suppressed. What a tool cannot hold
+# is left out here, and nowhere else.
+
+# Tools, program, what is not run of it ('all', or a pattern of cases: '*' is any text, '?' any character, as
+# for a comma) or how it is run (an option of the tool), and why.
+not_held=(
+  'asan tsan|stack_overflow_test|all|the sanitizer has SIGSEGV, so there is no handler of ours'
+  'asan tsan|overflow_handler_test|all|the sanitizer has SIGSEGV, so there is no handler of ours'
+  'asan tsan|overflow_fork_test|all|the sanitizer has SIGSEGV, so there is no handler of ours'
+  'asan tsan|stack_signal_test|*smallest stack*|instrumented frames are larger than its room is meant for'
+  'asan tsan|stack_fallback_test|an overflow*|the sanitizer has SIGSEGV, so there is no handler of ours'
+  'asan tsan|stack_fallback_test|at the mapping limit*|the sanitizer maps memory itself, and dies of the limit'
+  'asan tsan|stack_fallback_test|a slab*|mappings are counted, and the sanitizer makes some for fibers'
+  'asan tsan|stack_test|at the mapping limit*|the sanitizer maps memory itself, and dies of the limit'
+  'asan tsan|stack_test|at a limit*|the sanitizer maps memory itself, and dies of the limit'
+  'asan tsan|hub_limits_test|where no memory*|the sanitizer maps memory itself, and dies where it may not'
+  'asan tsan|timing_test|all|bounds in real time'
+  'asan tsan|io_churn_test|(resident memory, mappings)|a sanitizer has memory of its own for each fiber'
+  'asan tsan|stack_memory_test|after a burst*|a sanitizer has memory of its own for each fiber'
+  'asan tsan|stack_memory_test|one deep*|a sanitizer has memory of its own for each stack'
+  'asan tsan|stack_memory_test|stacks that are*|a sanitizer has memory of its own for each fiber'
+  'asan tsan|stack_memory_test|trim_stacks*|a sanitizer has memory of its own for each fiber'
+  'asan tsan|stack_memory_test|how far*|frames are larger, and partly elsewhere'
+  'asan tsan|stack_memory_test|a stack that*|frames are larger, and partly elsewhere'
+  'asan tsan|stack_memory_test|1?000?000*|a sanitizer has memory of its own for each fiber'
+)
+
+# Where a case takes the number of its rounds from the environment, fewer: each takes 5 to 20 times as long.
+fewer_rounds=(
+  ANNULET_CHURN_CONNECTIONS=1600
+  ANNULET_CLOSE_ROUNDS=200
+  ANNULET_MESSAGES=20000
+  ANNULET_MODEL_STEPS=20000
+  ANNULET_ORACLE_OPERATIONS=40000
+)
+
+# What valgrind runs: it takes 20 to 50 times as long, and knows nothing of rings.
+programs_for_valgrind=(
+  cancellation_test
+  condition_variable_test
+  deadlock_test
+  event_test
+  fiber_allocation_test
+  fiber_group_test
+  fiber_local_test
+  fiber_misuse_test
+  fiber_test
+  mutex_test
+  queue_test
+  scheduler_end_test
+  scheduler_hazards_test
+  scope_test
+  semaphore_test
+  shared_mutex_test
+  timeout_test
+  wait_any_test
+  descriptor_test@epoll
+  future_test@epoll
+  hub_post_test@epoll
+  hub_test@epoll
+  io_test@epoll
+  offload_test@epoll
+  selector_test@epoll
+  signal_set_test@epoll
+)
+
+packages_to_sanitize=(clang-19 libclang-rt-19-dev llvm-19)
+clang_libraries=/usr/lib/llvm-19/lib/clang/19/lib/linux
+
+# Sets what is built with the tool, and how programs are run by it. Clang compiles for them in half the time,
+# and GCC 12's library for races takes 0.4 ms a fiber, forty times as much.
+choose_tool() {
+  build=build-$1
+  packages=("${packages_to_build[@]}" "${packages_to_sanitize[@]}")
+  options=(-Doptimization=1 -Db_lundef=false -Dwerror=false)  # warnings are the plain build's
+  export ASAN_SYMBOLIZER_PATH=/usr/bin/llvm-symbolizer-19
+  case $1 in
+    asan)
+      export CXX=clang++-19
+      # Not whether an object is of its type: to look at one it makes a pipe, and each is called wrong where
+      # a test has taken all descriptors away.
+      options+=(-Db_sanitize=address,undefined -Dcpp_args=-fno-sanitize=vptr)
+      tool=(env ASAN_OPTIONS=log_path=REPORT:detect_stack_use_after_return=1:detect_leaks=1:OPTIONS
+        UBSAN_OPTIONS=log_path=REPORT:halt_on_error=1:print_stacktrace=1)
+      ;;
+    tsan)
+      export CXX=clang++-19
+      # As a shared library: the static one does not let tests count what is allocated.
+      options+=(-Db_sanitize=thread "-Dcpp_link_args=-shared-libsan -Wl,-rpath=$clang_libraries")
+      tool=(env TSAN_OPTIONS=log_path=REPORT:external_symbolizer_path=$ASAN_SYMBOLIZER_PATH:OPTIONS)
+      ;;
+    valgrind)
+      packages=("${packages_to_build[@]}" valgrind)
+      options=(-Dvalgrind=true)
+      tool=(valgrind --quiet --error-exitcode=99 --log-file=REPORT.%p)
+      ;;
+  esac
+}
+
+# leave_out TOOL: takes what it cannot hold from `runs`, and tells it of the rest.
+leave_out() {
+  local entry tools program what why run kept=()
+  for entry in "${not_held[@]}"; do
+    IFS='|' read -r tools program what why <<<"$entry"
+    [[ " $tools " == *" $1 "* && " ${runs[*]} " == *" $program"[\ @]* ]] || continue
+    printf '%-40s note: %s: %s\n' "${program/_test/}" "$what" "$why"
+    case $what in
+      '('*) ;;  # the program sees to that
+      all) exclude[$program]=all ;;
+      *=*) tool_options[$program]=$what ;;
+      *) exclude[$program]+=${exclude[$program]:+,}$what ;;
+    esac
+  done
+  for run in "${runs[@]}"; do
+    [[ ${exclude[${run%@*}]-} == all ]] || kept+=("$run")
+  done
+  runs=("${kept[@]}")
+}
+
+# Of each case that is left out, that there is one: it may have another name by now.
+check_left_out() {
+  local entry tools program what why
+  for entry in "${not_held[@]}"; do
+    IFS='|' read -r tools program what why <<<"$entry"
+    [[ " $tools " == *" $1 "* && $what != all && $what != *=* && $what != '('* ]] || continue
+    if "$build/tests/$program" --count "--test-case=$what" | grep -q ': 0$'; then
+      fail "$program has no case '$what' to be left out"
+    fi
+  done
+}
+
+# Memcheck's word for stacks that nobody has told it of; the build directory is given.
+speaks_of_switches() {
+  local said
+  said=$(valgrind "$1/tests/mutex_test" 2>&1) || true
+  [[ $said == *'client switching stacks'* ]]
+}
+
+# That it has something to say, and that registered stacks are the reason where it does not.
+check_registering() {
+  configure build
+  compile build tests/mutex_test
+  say "memcheck, with and without a library that tells it of stacks"
+  speaks_of_switches build || fail 'memcheck complains of no switch, although nobody tells it of stacks'
+  ! speaks_of_switches "$build" || fail 'memcheck complains of switches, although it is told of stacks'
+}
+
+# choose_runs TOOL [NAME]: sets `runs`, and `targets`.
+choose_runs() {
+  local name=${2-} program
+  if [[ -n $name ]]; then
+    program=${name%@*}
+    program=${program%_test}_test
+    [[ $name == "${name%@*}" || $name == *@epoll ]] || refuse "$1 runs NAME or NAME@epoll, not '$name'"
+    listed '' "$program" && [[ ! -e tests/$program.py ]] || refuse "there is no test program '$program'"
+    if [[ $1 == valgrind ]] && listed epoll "$program"; then name=@epoll; fi
+    [[ $name == *@epoll ]] && runs=("$program@epoll") || runs=("$program")
+    targets=("tests/$program")
+  elif [[ $1 == valgrind ]]; then
+    runs=("${programs_for_valgrind[@]}")
+    targets=("${runs[@]%@*}")
+    targets=("${targets[@]/#/tests/}")
+  else
+    collect_runs ''
+    for name in "${!runs[@]}"; do
+      [[ ! -e tests/${runs[name]}.py ]] || unset "runs[name]"
+    done
+    targets=(all)
+  fi
+}
+
+# find_bugs TOOL [NAME]
+find_bugs() {
+  [[ $# -le 2 ]] || refuse "$1 takes one name, not $(($# - 1))"
+  local packages options sorts=(any ring epoll)
+  choose_tool "$1"
+  unset ANNULET_ENGINE ANNULET_RING_MODE
+  install_missing "${packages[@]}"
+  configure "$build" "${options[@]}"
+
+  local programs=() runs=() targets=()
+  local -A cannot_run=()
+  choose_runs "$@"
+  compile "$build" "${targets[@]}"
+  if [[ $# -eq 1 ]]; then
+    check_left_out "$1"
+    [[ $1 == valgrind ]] || leave_out_rings
+    [[ $1 != valgrind ]] || check_registering
+  fi
+  leave_out "$1"
+  export "${fewer_rounds[@]}"
+  run_all 1
+}
