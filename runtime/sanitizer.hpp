@@ -1,5 +1,6 @@
-// What the thread and the address sanitizer are told of fibers, where one of them is built in: each takes a
-// thread for a single stack, and would mix up those of its fibers. Without them all here is empty. Internal.
+// What the thread and the address sanitizer and valgrind are told of fibers, where one of them is built in:
+// each takes a thread for a single stack, and would mix up those of its fibers. Without them all here is
+// empty. Internal.
 //
 // A control block has no member for it: a program that is built with a sanitizer and a library that is not
 // have to agree on its layout. What has to be kept lies at the far end of the fiber's stack.
@@ -10,6 +11,11 @@
 #include <array>
 #include <cstddef>
 #include <span>
+
+#if defined(ANNULET_VALGRIND)
+#include <valgrind/memcheck.h>
+#include <valgrind/valgrind.h>
+#endif
 
 namespace annulet::detail {
 
@@ -47,6 +53,27 @@ void __lsan_register_root_region(const void* start, std::size_t size);
 void __lsan_unregister_root_region(const void* start, std::size_t size);
 }
 
+// Of a stack that is in use, and no longer. Memcheck sees by itself when the stack pointer goes from one that
+// it knows into another; otherwise it takes that for a very large frame, and all in between for garbage.
+#if defined(ANNULET_VALGRIND)
+[[nodiscard]] inline unsigned& valgrind_stack(const control_block& fiber) noexcept {
+  return *reinterpret_cast<unsigned*>(fiber.memory.memory.data() + sizeof(void*));
+}
+inline void valgrind_start(const control_block& fiber) noexcept {
+  const std::span<std::byte> memory = fiber.memory.memory;
+  valgrind_stack(fiber) = VALGRIND_STACK_REGISTER(memory.data(), memory.data() + memory.size() - 1);
+}
+inline void valgrind_end(const control_block& fiber) noexcept {
+  const std::span<std::byte> memory = fiber.memory.memory;
+  VALGRIND_STACK_DEREGISTER(valgrind_stack(fiber));
+  // What lay below its last frame is out of bounds still, and who spawns next writes there.
+  (void)VALGRIND_MAKE_MEM_UNDEFINED(memory.data(), memory.size());
+}
+#else
+inline void valgrind_start(const control_block&) noexcept {}
+inline void valgrind_end(const control_block&) noexcept {}
+#endif
+
 // The thread sanitizer's fiber of this thread's main one, which has no stack of ours.
 inline constinit thread_local void* tsan_main = nullptr;
 
@@ -72,6 +99,7 @@ inline void sanitize_thread_end([[maybe_unused]] const control_block& main) noex
 
 // Of a fiber that has its stack, and its name, and has not run.
 inline void sanitize_start(const control_block& fiber) noexcept {
+  valgrind_start(fiber);
   if constexpr (built_in == sanitizer::thread) {
     std::array<char, 32> name{};
     fiber.name().copy(name.data(), name.size() - 1);
@@ -86,6 +114,7 @@ inline void sanitize_start(const control_block& fiber) noexcept {
 
 // Of one whose stack goes back. The frames that it never returned from are poisoned still.
 inline void sanitize_end(const control_block& fiber) noexcept {
+  valgrind_end(fiber);
   if constexpr (built_in == sanitizer::thread) {
     __tsan_destroy_fiber(tsan_fiber(fiber));
   }

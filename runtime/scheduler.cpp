@@ -77,8 +77,8 @@ void scheduler::throw_no_hub(const char* call) {
 // The control block goes with it: all that it owned was destroyed by discard_result and the body's end.
 void scheduler::free_stack(control_block& fiber) noexcept {
   const stack memory = fiber.memory;
-  sanitize_end(fiber);
   static_cast<list_hook<all_fibers_tag>&>(fiber).unlink();
+  sanitize_end(fiber);
   stack_pool::release(memory);
 }
 

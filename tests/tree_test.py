@@ -35,6 +35,8 @@ RUNTIME_SYSTEM_HEADERS = {
     "sys/mman.h",
     "sys/resource.h",
     "unistd.h",
+    "valgrind/memcheck.h",
+    "valgrind/valgrind.h",
 }
 PLANTS = "annulet_plants.hpp"
 
