@@ -147,6 +147,46 @@ def unsaid_without_archive(installed, built):
     return ["CMake found nothing amiss"]
 
 
+# --- A copy that is built with the address sanitizer, for programs with it ---
+
+
+def install_sanitized(scratch):
+    """Such a library: the option is Meson's own."""
+    built = scratch / "build"
+    quickly = ("--buildtype=plain", "--unity=on", "--unity-size=1000", "-Dtests=false")
+    output_of("meson", "setup", built, TESTS.parent, *quickly, "-Db_sanitize=address", "-Db_lundef=false")
+    output_of("ninja", "-C", built)
+    return Installed(built, scratch)
+
+
+def build_sanitized(installed):
+    program = installed.prefix / "sanitized"
+    ask = (*installed.pkg_config, "--cflags", "--libs", "annulet")
+    flags = shlex.split(output_of(*ask, PKG_CONFIG_PATH=str(installed.pc.parent)))
+    source = TESTS / "consumer/sanitized.cpp"
+    output_of(COMPILER, "-std=c++20", "-g", "-fsanitize=address", source, "-o", program, *flags)
+    return program
+
+
+def run_sanitized(installed, program, *arguments):
+    options = {"ASAN_OPTIONS": "detect_stack_use_after_return=1:detect_leaks=1"}
+    return output_of(program, *arguments, LD_LIBRARY_PATH=str(installed.libraries), **options)
+
+
+def wrong_sanitized(installed, program):
+    printed = run_sanitized(installed, program)
+    return [] if printed == "27 1\n" else [f"printed {printed!r}"]
+
+
+def unreported_use(installed, program):
+    try:
+        printed = run_sanitized(installed, program, "planted")
+    except Failed as error:
+        said = str(error)
+        return [] if "stack-use-after-return" in said else [said]
+    return [f"it ended well, and printed {printed!r}"]
+
+
 # --- The consumers: each function builds a project and returns where its programs are ---
 
 
@@ -231,6 +271,7 @@ def main(build):
         if installed:
             check_installed(check, installed, scratch, projects)
         check_subproject(check, projects)
+        check_sanitized(check, scratch / "sanitized")
     return cases.summary()
 
 
@@ -258,6 +299,17 @@ def check_installed(check, installed, scratch, projects):
         check(STATIC.format("CMake"), wrong_program, built / "with_static", set())
         check("CMake says why there is no annulet::static", unsaid_without_archive, installed, built)
     check("CMake takes it for the versions that it can stand for", wrong_versions, installed, scratch)
+
+
+def check_sanitized(check, scratch):
+    scratch.mkdir()
+    installed = check.building("a library with the address sanitizer installs", install_sanitized, scratch)
+    if installed:
+        name = "a program with the address sanitizer builds"
+        program = check.building(name, build_sanitized, installed)
+        if program:
+            check("its fibers park, and make no report", wrong_sanitized, installed, program)
+            check("its use of a frame that has ended is reported", unreported_use, installed, program)
 
 
 def check_subproject(check, projects):
