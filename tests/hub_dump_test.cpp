@@ -5,7 +5,6 @@
 #include <annulet/hub/io.hpp>
 #include <annulet/runtime/dump_fibers.hpp>
 #include <annulet/runtime/fiber.hpp>
-#include <annulet/runtime/sanitizer.hpp>
 #include <annulet/runtime/this_fiber.hpp>
 
 #include "support/apart.hpp"
@@ -171,9 +170,6 @@ TEST_CASE("a handler that the program installs later stands when the hub ends, a
 }
 
 TEST_CASE("the signal may come while hardly anything is left of a stack, and on the smallest ones") {
-  if constexpr (annulet::detail::built_in != annulet::detail::sanitizer::none) {
-    return;  // its frames are larger, and there is no signal stack of ours
-  }
   const annulet_test::child_end end = annulet_test::in_child([] {
     annulet::hub hub({.dump_signal = SIGUSR2});
     ::raise(SIGUSR2);  // to find the function takes more of a stack than to call it

@@ -3,7 +3,6 @@
 
 #include "child.hpp"
 
-
 #include <csignal>
 #include <cstddef>
 #include <cstdint>
