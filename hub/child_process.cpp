@@ -35,13 +35,15 @@ class reaper final : public worker_pool::job {
 };
 
 child_process::child_process(hub_core& hub, const process_options& options)
-    : link_(hub.link()), reaper_(std::make_unique<reaper>()), group_(options.group) {}
+    : parent_(::getpid()), link_(hub.link()), reaper_(std::make_unique<reaper>()), group_(options.group) {}
 
 child_process::~child_process() = default;
 
 void child_process::own(hub_core& hub, const started& child) {
   try {
-    pidfd_ = adopt_new(hub, child.pidfd, file_kind::other);
+    if (child.pidfd >= 0) {
+      pidfd_ = adopt_new(hub, child.pidfd, file_kind::other);
+    }
     pid_ = child.pid;
   } catch (...) {
     discard_child(child.pid);
@@ -58,7 +60,7 @@ std::optional<exit_status> child_process::wait(deadline until, child_step::form 
   if (status_) {
     return status_;
   }
-  if (pid_ == 0) {
+  if (pid_ == 0 || is_over()) {
     throw_error(ECHILD, call);
   }
   (void)hub_core::of(*link_, call);
@@ -95,11 +97,11 @@ int child_process::send(int signal) const noexcept {
 }
 
 bool child_process::kill(int signal, const char* call) {
-  if (status_) {
-    return false;
-  }
   if (pid_ == 0) {
     throw_error(ECHILD, call);
+  }
+  if (is_over()) {
+    return false;
   }
   (void)hub_core::of(*link_, call);
   const int error = send(signal);
@@ -109,8 +111,9 @@ bool child_process::kill(int signal, const char* call) {
   return error == 0;
 }
 
+// In a child that was forked since it is the parent's.
 void child_process::abandon() noexcept {
-  if (pid_ == 0 || status_) {
+  if (pid_ == 0 || is_over() || ::getpid() != parent_) {
     return;
   }
   hub_core* const hub = link_->hub.load(std::memory_order_acquire);

@@ -34,7 +34,8 @@ class child_process {
   void own(hub_core& hub, const started& child);
 
   [[nodiscard]] pid_t pid() const noexcept { return pid_; }
-  [[nodiscard]] const std::optional<exit_status>& status() const noexcept { return status_; }
+  // Its status is not to be had any more: it was taken here, or by somebody else before there was a pidfd.
+  [[nodiscard]] bool is_over() const noexcept { return status_ || !pidfd_; }
   // Nothing where the deadline came first. Throws as wait_child does.
   [[nodiscard]] std::optional<exit_status> wait(deadline until, child_step::form how, const char* call);
   [[nodiscard]] bool kill(int signal, const char* call);
@@ -47,6 +48,7 @@ class child_process {
  private:
   [[nodiscard]] int send(int signal) const noexcept;
 
+  const pid_t parent_;
   std::shared_ptr<hub_link> link_;
   std::unique_ptr<reaper> reaper_;
   const child_group group_;

@@ -48,7 +48,7 @@ process::process(const process_options& options) {
   const std::string& command = options.command.front();
   descriptor directory;
   if (!options.directory.empty()) {
-    directory = open(options.directory, O_PATH | O_DIRECTORY);
+    directory = detail::lifted(hub, open(options.directory, O_PATH | O_DIRECTORY), command);
   }
   detail::child_streams streams(options, command);
   child_ = std::make_shared<detail::child_process>(hub, options);
@@ -121,10 +121,10 @@ exit_status process::terminate(std::chrono::nanoseconds grace) {
 }
 
 pid_t process::release() {
-  const auto child = std::move(child_);
-  if (child == nullptr || child->status()) {
-    detail::throw_io_error(ECHILD, "process::release", 0);
+  if (child_ == nullptr || child_->is_over()) {
+    detail::throw_io_error(ECHILD, "process::release", pid());
   }
+  const auto child = std::move(child_);
   const pid_t number = child->pid();
   child->release();
   return number;

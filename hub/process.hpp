@@ -17,7 +17,8 @@
 // those from a terminal's keyboard do not reach it.
 //
 // Whoever waits for just any child of the process (waitpid(-1)), or ignores SIGCHLD, takes the statuses from
-// here: then wait() says ECHILD. For the hub's thread. Linux 5.4.
+// here: then wait() says ECHILD, and so does run_process. For the hub's thread. In a forked child they are
+// the parent's: calls on them say so, and to destroy them there ends nobody. Linux 5.4.
 #pragma once
 
 #include "child.hpp"
@@ -46,7 +47,7 @@ class child_stream {
  public:
   enum class kind { inherited, nothing, pipe, file, output };
 
-  // This process's.
+  // This process's; none where that is closed, or close-on-exec, as with exec(2).
   [[nodiscard]] static child_stream inherited() noexcept { return {kind::inherited, -1}; }
   // /dev/null.
   [[nodiscard]] static child_stream nothing() noexcept { return {kind::nothing, -1}; }

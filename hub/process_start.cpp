@@ -10,6 +10,7 @@
 
 #include <cerrno>
 #include <csignal>
+#include <system_error>
 #include <utility>
 
 #include <fcntl.h>
@@ -23,8 +24,7 @@ namespace {
 
 constexpr int first_other = 3;  // behind the three streams
 
-// A duplicate of its own, beyond the streams'.
-descriptor lifted(hub_core& hub, int fd, const std::string& command) {
+descriptor lifted_copy(hub_core& hub, int fd, const std::string& command) {
   const io_result copy = kernel(SYS_fcntl, fd, F_DUPFD_CLOEXEC, first_other);
   if (!copy.ok()) {
     throw_io_error(copy.error(), "process", command);
@@ -46,10 +46,9 @@ void make_pipe(hub_core& hub, child_streams::end& at, bool child_reads, const st
     throw;
   }
   descriptor writer = adopt_new(hub, ends[1], file_kind::other);
-  descriptor& given = child_reads ? reader : writer;
   at.ours = std::move(child_reads ? writer : reader);
   (void)kernel(SYS_fcntl, at.ours.fileno(), F_SETFL, O_NONBLOCK);
-  at.given = given.fileno() < first_other ? lifted(hub, given.fileno(), command) : std::move(given);
+  at.given = lifted(hub, std::move(child_reads ? reader : writer), command);
 }
 
 std::vector<char*> pointers_to(const std::vector<std::string>& texts) {
@@ -85,12 +84,12 @@ class spawn_settings {
   spawn_settings(const spawn_settings&) = delete;
   spawn_settings& operator=(const spawn_settings&) = delete;
 
-  void add_stream(int number, const child_streams::end& from) {
+  // What is close-on-exec is nobody's to inherit, though it has a stream's number: where this process has
+  // closed its own, these go to what it opens next, a hub's ring among it.
+  void add_stream(int number, const child_streams& all) {
+    const child_streams::end& from = all[static_cast<std::size_t>(number)];
     switch (from.what) {
       case child_stream::kind::inherited:
-        if (kernel(SYS_fcntl, number, F_GETFD).ok()) {
-          note(posix_spawn_file_actions_adddup2(&actions_, number, number));  // no longer close-on-exec
-        }
         break;
       case child_stream::kind::nothing:
         note(posix_spawn_file_actions_addopen(&actions_, number, "/dev/null", O_RDWR, 0));
@@ -100,7 +99,9 @@ class spawn_settings {
         note(posix_spawn_file_actions_adddup2(&actions_, from.given.fileno(), number));
         break;
       case child_stream::kind::output:
-        note(posix_spawn_file_actions_adddup2(&actions_, STDOUT_FILENO, number));
+        note(all[STDOUT_FILENO].what != child_stream::kind::inherited || is_inherited(STDOUT_FILENO)
+                 ? posix_spawn_file_actions_adddup2(&actions_, STDOUT_FILENO, number)
+                 : posix_spawn_file_actions_addclose(&actions_, number));
         break;
     }
   }
@@ -135,6 +136,9 @@ class spawn_settings {
       return made;
     }
     const io_result opened = open_pidfd(made.pid);
+    if (opened.error() == ESRCH) {
+      return made;  // it has ended, and somebody has taken its status
+    }
     if (!opened.ok()) {
       discard_child(made.pid);
       return {.error = opened.error()};
@@ -144,6 +148,10 @@ class spawn_settings {
   }
 
  private:
+  [[nodiscard]] static bool is_inherited(int number) noexcept {
+    const io_result flags = kernel(SYS_fcntl, number, F_GETFD);
+    return flags.ok() && (flags.value() & FD_CLOEXEC) == 0;
+  }
   void note(int error) noexcept { error_ = error_ == 0 ? error : error_; }
 
   posix_spawn_file_actions_t actions_{};
@@ -163,7 +171,7 @@ child_streams::child_streams(const process_options& options, const std::string& 
     if (at.what == child_stream::kind::pipe) {
       make_pipe(hub, at, number == STDIN_FILENO, command);
     } else if (at.what == child_stream::kind::file) {
-      at.given = lifted(hub, stream.number(), command);
+      at.given = lifted_copy(hub, stream.number(), command);
     }
   }
 }
@@ -174,16 +182,27 @@ started start_process(const process_options& options, const child_streams& strea
   const std::vector<char*> variables = pointers_to(environment);
   spawn_settings settings;
   for (int number = 0; number < first_other; ++number) {
-    settings.add_stream(number, streams[static_cast<std::size_t>(number)]);
+    settings.add_stream(number, streams);
   }
   settings.add_rest(directory, options.group);
   const shield whole;  // what is lent to the thread stays, and a child that was started is heard of
-  return offload([&] { return settings.start(command.data(), variables.data()); });
+  try {
+    return offload([&] { return settings.start(command.data(), variables.data()); });
+  } catch (const std::system_error& e) {  // no thread is to be had
+    throw_io_error(e.code().value(), "process", options.command.front());
+  }
 }
 
+descriptor lifted(hub_core& hub, descriptor file, const std::string& command) {
+  return file.fileno() < first_other ? lifted_copy(hub, file.fileno(), command) : std::move(file);
+}
+
+// Where somebody else has taken its status its number may be another's.
 void discard_child(pid_t pid) noexcept {
-  (void)kernel(SYS_kill, pid, SIGKILL);
-  (void)uninterrupted([pid] { return kernel(SYS_waitid, P_PID, pid, nullptr, WEXITED, nullptr); });
+  if (kernel(SYS_waitid, P_PID, pid, nullptr, WEXITED | WNOHANG | WNOWAIT, nullptr).ok()) {
+    (void)kernel(SYS_kill, pid, SIGKILL);
+    (void)uninterrupted([pid] { return kernel(SYS_waitid, P_PID, pid, nullptr, WEXITED, nullptr); });
+  }
 }
 
 }  // namespace annulet::detail

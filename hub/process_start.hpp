@@ -28,10 +28,13 @@ class child_streams {
   std::array<end, 3> ends_;
 };
 
+// The same file under a number that no stream has.
+[[nodiscard]] descriptor lifted(hub_core& hub, descriptor file, const std::string& command);
+
 struct started {
   int error = 0;
   pid_t pid = 0;
-  int pidfd = -1;
+  int pidfd = -1;  // where somebody else has taken its status already
 };
 
 // Starts it on a thread of the pool. Parks; nothing interrupts it. `directory`: its number, or -1.

@@ -6,6 +6,7 @@
 #include "oracle/run.hpp"
 #include "support/child.hpp"
 #include "support/files.hpp"
+#include "support/forking.hpp"
 
 #include <annulet/hub/close.hpp>
 #include <annulet/hub/descriptor.hpp>
@@ -26,8 +27,6 @@
 
 #include <doctest/doctest.h>
 
-#include <dirent.h>
-#include <sys/wait.h>
 #include <unistd.h>
 #include <array>
 #include <chrono>
@@ -47,62 +46,6 @@ using annulet_test::stderr_capture;
 namespace this_fiber = annulet::this_fiber;
 using namespace annulet::test;
 using namespace std::chrono_literals;
-
-namespace {
-
-// How the child ended. The thread waits.
-int status_of(pid_t child) {
-  int status = -1;
-  REQUIRE(::waitpid(child, &status, 0) == child);
-  return status;
-}
-
-bool exited(int status, int code) { return WIFEXITED(status) && WEXITSTATUS(status) == code; }
-
-// In a child: the first of these that does not hold is the exit status, from 10.
-class verdict {
- public:
-  verdict& holds(bool what) {
-    ++number_;
-    if (!what && failed_ == 0) {
-      failed_ = number_;
-    }
-    return *this;
-  }
-  template <class Error, class Call>
-  verdict& throws(Call&& call) {
-    try {
-      call();
-    } catch (const Error&) {
-      return holds(true);
-    } catch (...) {
-    }
-    return holds(false);
-  }
-  [[noreturn]] void leave() const { ::_exit(failed_); }
-
- private:
-  int number_ = 9;
-  int failed_ = 0;
-};
-
-// Descriptors of this process whose link says so.
-std::size_t descriptors_that_are(const std::string& what) {
-  std::size_t count = 0;
-  DIR* const list = ::opendir("/proc/self/fd");
-  for (const dirent* each = ::readdir(list); each != nullptr; each = ::readdir(list)) {
-    std::array<char, 256> target{};
-    const std::string path = std::string("/proc/self/fd/") + each->d_name;
-    if (::readlink(path.c_str(), target.data(), target.size() - 1) > 0 &&
-        std::string(target.data()).find(what) != std::string::npos) {
-      ++count;
-    }
-  }
-  ::closedir(list);
-  return count;
-}
-
-}  // namespace
 
 TEST_CASE("in the child each call on what is the parent's says so, and the kernel's side of it is closed") {
   hub home;
