@@ -89,12 +89,6 @@ class engine {
   // In a forked child, where nothing that is shared with the parent may be asked or changed: closes the
   // engine's descriptors, in this process only. It is never used again, nor destroyed.
   virtual void leave_to_parent() noexcept = 0;
-  void forget(watch& w) noexcept {
-    static_cast<list_hook<pending_tag>&>(w).unlink();
-    w.wanted_ = 0;
-    w.state_ = watch::state::idle;
-    w.attached_ = false;
-  }
 
   // What it asked of the kernel so far: hub_counts.hpp.
   struct counts {

@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <mutex>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -47,10 +48,13 @@ scheduler_options fiber_options(const hub_options& options) {
 
 hub_core::hub_core(const hub_options& options)
     : scheduler_(*this, fiber_options(options)),
-      engine_(make_engine(options)),
       shutdown_limit_(options.shutdown_limit),
       dump_signal_(options.dump_signal, *link_) {
-  link_->share_wake_fd(engine_->wake_fd());
+  {
+    const std::lock_guard no_fork(process_hub::mutex());  // a child knows of all its descriptors, or of none
+    engine_ = make_engine(options);
+    link_->share_wake_fd(engine_->wake_fd());
+  }
   link_->hub = this;
   current_ = this;
 }
@@ -68,7 +72,10 @@ hub_core::~hub_core() {
   end_threads(limit);
   link_->rings.close();
   end_watches();
-  engine_.reset();
+  {
+    const std::lock_guard no_fork(process_hub::mutex());
+    engine_.reset();
+  }
   link_->keep(std::move(by_fd_));
   link_->hub = nullptr;
   current_ = nullptr;
@@ -209,20 +216,9 @@ void hub_core::end_watches() noexcept {
 
 void hub_core::leave_to_parent() noexcept {
   scheduler_.leave_to_parent();
-  engine_->leave_to_parent();
-  const auto forget = [this](std::span<watch* const> watches) {
-    for (watch* const w : watches) {
-      engine_->forget(*w);
-      w->on_hub_end();
-    }
-  };
-  drain(closed_, forget);
-  for (const auto& file : by_fd_) {
-    if (file != nullptr) {
-      drain(file->watchers, forget);
-    }
+  if (engine_ != nullptr) {  // else it was just being made, or had ended
+    engine_->leave_to_parent();
   }
-  link_->keep(std::move(by_fd_));
   link_->leave_to_parent();
   if (current_ == this) {
     current_ = nullptr;

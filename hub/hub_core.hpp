@@ -84,7 +84,7 @@ class hub_core final : public idle_source {
   [[nodiscard]] std::int64_t now() const noexcept override;
   [[nodiscard]] std::int64_t about_now() const noexcept override;
   [[nodiscard]] bool has_outside_handles() const noexcept override;
-  // In a forked child: process_hubs.hpp.
+  // In a forked child: process_hubs.hpp. Another thread's may have been in the middle of anything.
   void leave_to_parent() noexcept;
   [[nodiscard]] bool is_left_to_parent() const noexcept { return scheduler_.is_left_to_parent(); }
 

@@ -39,7 +39,8 @@ class signal_set::impl final : public detail::watch {
   // The set is destroyed; a wait that is under way finds that out when its fiber runs.
   void end() {
     ended_ = true;
-    if (attached()) {
+    detail::hub_core* const hub = link_->hub.load(std::memory_order_relaxed);
+    if (hub != nullptr && attached()) {
       std::array<detail::watch*, 1> self{this};
       detail::hub_core::of(*link_, "~signal_set").detach(self);
     }
@@ -50,7 +51,6 @@ class signal_set::impl final : public detail::watch {
     // Another set may hold the same signal still.
     sigset_t let_in;
     sigemptyset(&let_in);
-    detail::hub_core* const hub = link_->hub.load(std::memory_order_relaxed);
     for_each_signal([&](int number) {
       // After the hub's end nobody counts: then each set lets in what it found open.
       const bool last = hub == nullptr || --hub->use_of_signal(number).sets == 0;

@@ -21,9 +21,8 @@ timeout::~timeout() {
 }
 
 void timeout::cancel() noexcept {
-  detail::scheduler* const owner = fiber_.owner.load(std::memory_order_relaxed);
-  if (armed() && owner != nullptr) {  // in a forked child there is none
-    owner->timers().disarm(*this);
+  if (armed()) {
+    fiber_.owner.load(std::memory_order_relaxed)->timers().disarm(*this);
   }
   if (linked()) {
     unlink();

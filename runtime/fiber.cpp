@@ -62,7 +62,7 @@ control_block& fiber_handle::require(const char* call) const {
     throw std::logic_error(std::string("annulet: fiber::") + call + " on an empty handle");
   }
   const scheduler* const owner = block_->owner.load(std::memory_order_acquire);
-  if (owner == nullptr) {
+  if (owner == nullptr || (owner != scheduler::current() && scheduler::is_left_to_parent(owner))) {
     throw hub_gone(std::string("annulet: fiber::") + call + ": the hub of " + block_->describe() +
                    " has ended");
   }

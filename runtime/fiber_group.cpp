@@ -87,10 +87,11 @@ fiber_group::fiber_group(std::size_t limit) : limit_(checked(limit)) {}
 fiber_group::~fiber_group() {
   members_.for_each([](detail::control_block& member) {
     detail::scheduler* const owner = member.owner.load(std::memory_order_relaxed);
-    detail::check(owner == detail::scheduler::current(),
+    const bool is_here = owner == detail::scheduler::current();
+    detail::check(is_here || detail::scheduler::is_left_to_parent(owner),
                   "a fiber_group was destroyed on another thread than that of its fibers");
     member.keeper = nullptr;
-    if (owner != nullptr) {  // in a forked child there is none
+    if (is_here) {
       owner->kill(member);
     }
   });

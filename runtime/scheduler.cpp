@@ -16,7 +16,6 @@
 namespace annulet::detail {
 
 constinit thread_local scheduler* scheduler::current_ = nullptr;
-constinit bool scheduler::in_forked_child_ = false;
 
 namespace {
 
@@ -197,14 +196,17 @@ void scheduler::finish(control_block& self) noexcept {
 
 void scheduler::abandon(control_block& fiber) noexcept {
   scheduler* const owner = fiber.owner.load(std::memory_order_acquire);
-  check(owner == nullptr || owner == current_,
+  const bool is_parents = owner != current_ && is_left_to_parent(owner);
+  check(owner == nullptr || owner == current_ || is_parents,
         "a fiber's handle was dropped on another thread than its hub's while the hub was alive");
   if (fiber.state != fiber_state::done) {
     fiber.has_handle = false;
     return;
   }
   discard_result(fiber);
-  free_stack(fiber);
+  if (!is_parents) {
+    free_stack(fiber);
+  }
 }
 
 // --- yielding and parking
@@ -378,14 +380,6 @@ void scheduler::shut_down(deadline limit) {
   if (why != wake_reason::ready) {
     fail("the hub ends, and after its shutdown limit these fibers have not ended, though killed\n" +
          dump(dump_format::text));
-  }
-}
-
-void scheduler::leave_to_parent() noexcept {
-  in_forked_child_ = left_to_parent_ = true;
-  all_.for_each([](control_block& fiber) { fiber.owner = nullptr; });
-  if (current_ == this) {
-    current_ = nullptr;
   }
 }
 

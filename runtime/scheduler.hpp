@@ -20,6 +20,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <span>
 #include <string>
@@ -156,10 +157,15 @@ class scheduler {
   // have ended. Those that have not when the limit is over are named on stderr, and the process aborts.
   void shut_down(deadline limit);
   // In a forked child: no fiber but the one that called fork goes on, and where that is not main, the process
-  // ends with it. Nothing here is ever destroyed.
+  // ends with it. Nothing here is ever destroyed. One of another thread may have been in the middle of
+  // anything, so nothing of it is looked at.
   void leave_to_parent() noexcept;
-  [[nodiscard]] static bool in_forked_child() noexcept { return in_forked_child_; }
+  [[nodiscard]] static bool in_forked_child() noexcept { return left_ != nullptr; }
   [[nodiscard]] bool is_left_to_parent() const noexcept { return left_to_parent_; }
+  // The same of one that may be gone.
+  [[nodiscard]] static bool is_left_to_parent(const scheduler* maybe) noexcept;
+  // As main's return does. `error`: what the function that forked has ended by, or null.
+  [[noreturn]] static void end_forked_child(const char* whose, const std::exception_ptr& error) noexcept;
   [[nodiscard]] bool is_shutting_down() const noexcept { return shutting_down_; }
 
   // Every fiber that is alive: dump_fibers.hpp.
@@ -205,7 +211,7 @@ class scheduler {
   [[nodiscard]] bool interruptible(const control_block& fiber) const noexcept;
 
   [[gnu::visibility("hidden")]] static constinit thread_local scheduler* current_;
-  [[gnu::visibility("hidden")]] static constinit bool in_forked_child_;
+  [[gnu::visibility("hidden")]] static constinit scheduler* left_;  // to the parent: the first
 
   control_block* running_;
   ready_queue ready_;
@@ -230,6 +236,7 @@ class scheduler {
   waiter* shutdown_waiter_ = nullptr;
   bool shutting_down_ = false;
   bool left_to_parent_ = false;
+  scheduler* next_left_ = nullptr;
   std::string deadlock_list_;
   main_block main_;
   overflow_watch overflows_;

@@ -7,7 +7,8 @@
 //
 // Where the body or a child throws, or this fiber is killed, the children that are left are killed and waited
 // for first, and nothing interrupts that. A child's error does not interrupt the body: it is looked at when
-// that is over, or by the body's own children.get().
+// that is over, or by the body's own children.get(). In a child that the body forks there are none to wait
+// for.
 #pragma once
 
 #include "fiber_group.hpp"
@@ -33,12 +34,16 @@ namespace [[gnu::visibility("default")]] annulet {
 template <std::invocable<fiber_group&> Body>
 std::invoke_result_t<Body, fiber_group&> scope(Body&& body, std::size_t limit = fiber_group::unlimited) {
   using result = std::invoke_result_t<Body, fiber_group&>;
-  detail::wait_queue::require_hub("scope");
+  const auto* const hub = detail::wait_queue::require_hub("scope");
   fiber_group children(limit);
+  const auto are_parents = [hub] { return detail::wait_queue::is_left_to_parent(hub); };
   const auto get_all = [&] {
-    do {
+    while (!are_parents()) {
       children.get();
-    } while (!children.empty());  // for others may have been given it, and spawn too
+      if (children.empty()) {  // else others have been given it, and spawn too
+        break;
+      }
+    }
   };
   try {
     if constexpr (std::is_void_v<result>) {
@@ -50,9 +55,12 @@ std::invoke_result_t<Body, fiber_group&> scope(Body&& body, std::size_t limit = 
       return static_cast<result&&>(value);
     }
   } catch (...) {
-    do {
+    while (!are_parents()) {
       children.kill_and_join();
-    } while (!children.empty());
+      if (children.empty()) {
+        break;
+      }
+    }
     throw;
   }
 }

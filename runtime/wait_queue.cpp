@@ -51,11 +51,13 @@ wait_queue::~wait_queue() {
   while (!waiters_.empty()) {
     wait_place& first = waiters_.front();
     const scheduler* const owner = first.fiber().owner.load(std::memory_order_relaxed);
-    check(owner == scheduler::current(), "what fibers wait for was destroyed on another thread than theirs");
-    if (owner == nullptr) {
-      first.unlink();  // in a forked child, where that fiber never runs
-    } else {
+    const bool is_here = owner == scheduler::current();
+    check(is_here || scheduler::is_left_to_parent(owner),
+          "what fibers wait for was destroyed on another thread than theirs");
+    if (is_here) {
       first.wake(wake_reason::closed);
+    } else {
+      first.unlink();  // in a forked child, where that fiber never runs
     }
   }
 }
@@ -81,7 +83,9 @@ control_block& wait_queue::require_own_thread(const char* call, bool in_use) {
 }
 
 control_block* wait_queue::giver(const char* call, bool in_use) {
-  if (scheduler::current() == nullptr && scheduler::in_forked_child()) [[unlikely]] {
+  const scheduler* const here = scheduler::current();
+  const bool is_parents = owner_ != here && (in_use || !waiters_.empty()) && is_left_to_parent(owner_);
+  if (is_parents || (here == nullptr && scheduler::in_forked_child())) [[unlikely]] {
     return nullptr;
   }
   return &require_own_thread(call, in_use);
@@ -93,7 +97,11 @@ control_block& wait_queue::begin(const char* call, bool in_use) {
   return owner_->running();
 }
 
-void wait_queue::require_hub(const char* call) { (void)scheduler::here(call); }
+const scheduler* wait_queue::require_hub(const char* call) { return &scheduler::here(call); }
+
+bool wait_queue::is_left_to_parent(const scheduler* hub) noexcept {
+  return scheduler::is_left_to_parent(hub);
+}
 
 void wait_queue::throw_if_overdue() { scheduler::current()->throw_if_overdue(); }
 

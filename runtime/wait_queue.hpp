@@ -30,7 +30,7 @@ class wait_queue {
   // fiber that calls.
   control_block& require_own_thread(const char* call, bool in_use = false);
   // The same for a call that gives back what was taken before. Null where that was before a fork: it is left
-  // to the parent, and there is nothing to do.
+  // to the parent, and there is nothing to do, whether or not there is another hub by now.
   control_block* giver(const char* call, bool in_use = false);
   // As the first, for a call that may park: where the fiber has not parked for long, it throws what is
   // pending, before anything was taken.
@@ -38,8 +38,10 @@ class wait_queue {
   // The last line of such a call where it found what it wants: lets others run now and then, so that a fiber
   // that always does starves nobody. Nothing of the primitive may be touched any more, for it may be gone.
   static void breathe();
-  // Throws no_hub, naming the call.
-  static void require_hub(const char* call);
+  // This thread's. Throws no_hub, naming the call.
+  static const scheduler* require_hub(const char* call);
+  // Whether that is the parent's, for this process was forked since.
+  [[nodiscard]] static bool is_left_to_parent(const scheduler* hub) noexcept;
   // What begin() throws, for who begins nothing here.
   static void throw_if_overdue();
 

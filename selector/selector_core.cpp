@@ -162,7 +162,7 @@ void selector_impl::close() {
   std::array<watch*, 256> batch;
   std::size_t count = 0;
   for (std::size_t place = 0; place < keys_.places(); ++place) {
-    if (registration& r = keys_.at(place); r.attached()) {
+    if (registration& r = keys_.at(place); hub != nullptr && r.attached()) {
       batch[count++] = &r;
     }
     if (hub != nullptr && (count == batch.size() || place + 1 == keys_.places())) {
