@@ -20,7 +20,12 @@ class offload_job final : public worker_pool::job {
   offload_job(std::unique_ptr<offloaded> work, scheduler& fibers) noexcept
       : work_(std::move(work)), fibers_(fibers) {}
 
-  void run() noexcept override { work_->run(); }
+  void run() noexcept override {
+    work_->run();
+    if (fibers_.is_left_to_parent()) [[unlikely]] {  // it has forked
+      scheduler::end_forked_child("an offloaded function", work_->error());
+    }
+  }
   void ended() noexcept override {
     if (waiting_ == nullptr) {
       end_by_itself(std::unique_ptr<offload_job>(this));

@@ -8,6 +8,9 @@
 // What it holds is destroyed on the hub's thread in any case. The hub's end waits for those that run, as long
 // as for its fibers: one that goes on beyond hub_options::shutdown_limit ends the process.
 //
+// One that forks is its child's only thread: when it returns there the child ends with exit(0), or, where it
+// throws, with a word on stderr and exit(1).
+//
 // The pool is the one that makes calls on disks: four such functions run at a time, and more where some of
 // them take long. Its threads have no hub. They block all signals, but for the one that interrupts them
 // (hub.hpp), and a process that such a function starts inherits that.
@@ -35,6 +38,8 @@ class offloaded {
   virtual ~offloaded() = default;
 
   virtual void run() noexcept = 0;
+  // What it has thrown, after that, or null.
+  [[nodiscard]] virtual std::exception_ptr error() const noexcept = 0;
 };
 
 // Gives it back when it has run. Throws what offload() throws of itself; then it is destroyed, if only later.
@@ -62,6 +67,8 @@ class offloaded_call final : public offloaded {
       error_ = std::current_exception();
     }
   }
+
+  [[nodiscard]] std::exception_ptr error() const noexcept override { return error_; }
 
   result take() {
     if (error_ != nullptr) {

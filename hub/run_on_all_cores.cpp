@@ -138,10 +138,17 @@ void run_on_all_cores(const std::function<void(hub&, std::size_t)>& fn, const co
       }
       hub own(options.hub);
       if (all.is_complete()) {
+        std::exception_ptr error;
         try {
           fn(own, index);
         } catch (...) {
-          all.note(std::current_exception());
+          error = std::current_exception();
+        }
+        if (detail::core_of(own).is_left_to_parent()) {  // it has forked, and the other threads are not here
+          detail::scheduler::end_forked_child("a call of run_on_all_cores", error);
+        }
+        if (error != nullptr) {
+          all.note(error);
         }
       }
     } catch (...) {

@@ -24,7 +24,8 @@ class hub;
 // that throws ends no other; the first such error, in order of time, is thrown then, and the others are
 // reported on stderr. Throws std::logic_error where the thread has a hub, std::invalid_argument for more than
 // 4096 threads, and std::system_error where a thread is not to be had or a CPU is refused; then fn was not
-// called.
+// called. Where a call forks, the child ends when that call returns there, as with a fiber that forked
+// (hub.hpp).
 void run_on_all_cores(const std::function<void(hub&, std::size_t)>& fn, const cores_options& options = {});
 
 }  // namespace annulet

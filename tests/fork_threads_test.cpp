@@ -11,6 +11,7 @@
 #include <annulet/hub/io.hpp>
 #include <annulet/hub/offload.hpp>
 #include <annulet/hub/process.hpp>
+#include <annulet/hub/run_on_all_cores.hpp>
 #include <annulet/hub/signal_set.hpp>
 #include <annulet/runtime/event.hpp>
 #include <annulet/runtime/fiber.hpp>
@@ -26,6 +27,7 @@
 #include <cstdlib>
 #include <functional>
 #include <optional>
+#include <stdexcept>
 #include <string_view>
 #include <thread>
 #include <vector>
@@ -33,6 +35,7 @@
 using annulet::hub;
 using annulet::spawn;
 using annulet_test::in_child;
+using annulet_test::stderr_capture;
 using namespace annulet::test;
 using namespace std::chrono_literals;
 namespace this_fiber = annulet::this_fiber;
@@ -90,6 +93,41 @@ TEST_CASE("a child begins well while another thread's fibers come, wait for desc
       reads.join();
     }
   });
+}
+
+TEST_CASE("an offloaded function that forks ends the child when it returns there") {
+  hub home;
+  CHECK(exited(status_of(annulet::offload([] { return ::fork(); })), 0));
+  const stderr_capture capture;
+  const pid_t child = annulet::offload([] {
+    const pid_t number = ::fork();
+    return number == 0 ? throw std::runtime_error("lost") : number;
+  });
+  CHECK(exited(status_of(child), EXIT_FAILURE));
+  CHECK(capture.text().find("lost") != std::string::npos);
+}
+
+TEST_CASE("a call of run_on_all_cores that forks ends the child when it returns there") {
+  for (const std::size_t who : {0U, 1U}) {
+    for (const bool fails : {false, true}) {
+      CAPTURE(who);
+      CAPTURE(fails);
+      const stderr_capture capture;
+      pid_t child = -1;
+      annulet::run_on_all_cores(
+          [&](hub&, std::size_t index) {
+            if (index == who) {
+              child = ::fork();
+              if (child == 0 && fails) {
+                throw std::runtime_error("lost");
+              }
+            }
+          },
+          {.count = 2});
+      CHECK(exited(status_of(child), fails ? EXIT_FAILURE : EXIT_SUCCESS));
+      CHECK((capture.text().find("lost") != std::string::npos) == fails);
+    }
+  }
 }
 
 // They are the hub's of another thread than the one that forks, and of the one that does.
