@@ -9,12 +9,15 @@
 // A hub is destroyed by the fiber that made it, on its thread. Selectors and handles may outlive it; their
 // calls then throw hub_gone.
 //
-// After fork(2) the child has the fiber that forked, or the thread without a hub that did, and no hub: all hubs
-// are the parent's. There each call that needs one throws no_hub, one on a handle, a selector or a fiber of
-// the parent's hub_gone; what stands in the child's frames may be destroyed as usual. It may make a hub of its
-// own. When the function of the fiber that forked returns, the child ends as main would: by exit(0), or after
-// an error, which it tells, by exit(1). What other fibers and threads held stays as it was. A child that comes
-// without pthread_atfork's handlers (vfork, clone(2)) shall do nothing but exec; exec inherits nothing of a hub.
+// After fork(2) the child has the fiber that forked, or the thread without a hub that did, and no hub: all
+// hubs are the parent's. There each call that needs one throws no_hub, one on a handle, a selector or a fiber
+// of the parent's hub_gone; what stands in the child's frames may be destroyed as usual. It may make a hub of
+// its own. When the function of the fiber that forked returns, the child ends as main would: by exit(0), or
+// after an error, which it tells, by exit(1); exit also writes what stdio had kept of the parent's. To
+// destroy what is the parent's does nothing to it, nor to its child processes. What other fibers and threads
+// held stays as it was: a lock of the program's own that another thread had may be locked for ever, as with
+// any fork. A child that comes without pthread_atfork's handlers (vfork, clone(2)) shall do nothing but exec;
+// exec inherits nothing of a hub.
 //
 // Calls that have no form that does not wait (disks; on epoll accept and connect on blocking sockets, ttys)
 // are made by threads of the hub's own, which block all signals. A deadline or a kill ends such a call by
