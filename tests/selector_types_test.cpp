@@ -308,7 +308,7 @@ TEST_CASE("iterating while registrations come and go visits each that stayed exa
     visited.insert(fd);
     CHECK(key->fd == fd);
     // One that was visited, one that may not have been, and one that takes a place that became free.
-    for (const std::size_t victim : {step, (step * 7 + 30) % pairs.size()}) {
+    for (const std::size_t victim : {step % pairs.size(), (step * 7 + 30) % pairs.size()}) {
       if (step % 3 == 0 && stayed.erase(pairs[victim].first.get()) != 0) {
         sel.unregister(pairs[victim].first);
       }

@@ -10,6 +10,7 @@
 #include <annulet/runtime/deadline.hpp>
 #include <annulet/runtime/event.hpp>
 #include <annulet/runtime/fiber.hpp>
+#include <annulet/runtime/sanitizer.hpp>
 #include <annulet/runtime/this_fiber.hpp>
 
 #include <doctest/doctest.h>
@@ -114,6 +115,9 @@ class race {
 // A time that comes while the racers run, or a little later.
 inline deadline soon(oracle::dice& dice) { return std::chrono::nanoseconds(1 + dice.below(90'000)); }
 
+// The times within which racers meet are those of a plain build: under a sanitizer some outcomes are rare.
+inline constexpr bool at_full_speed = annulet::detail::built_in == annulet::detail::sanitizer::none;
+
 // Counts outcomes, and prints them.
 class outcomes {
  public:
@@ -124,7 +128,7 @@ class outcomes {
     const std::uint64_t all = print(rounds);
     CAPTURE(races_);
     for (const std::string& what : possible) {
-      CHECK_MESSAGE(counts_[what] * 100 >= rounds, what);
+      CHECK_MESSAGE((counts_[what] * 100 >= rounds || !at_full_speed), what);
     }
     CHECK(counts_.size() == possible.size());
     CHECK(all == rounds);
@@ -136,7 +140,7 @@ class outcomes {
     for (const auto& [what, times] : counts_) {
       CHECK_MESSAGE(std::ranges::find(possible, what) != possible.end(), what);
     }
-    CHECK(counts_.size() >= least);
+    CHECK(counts_.size() >= (at_full_speed ? least : 1));
     CHECK(all == rounds);
   }
 
