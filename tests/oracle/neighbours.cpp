@@ -3,6 +3,7 @@
 
 #include "machine.hpp"
 
+#include <annulet/runtime/scope.hpp>
 #include <annulet/runtime/this_fiber.hpp>
 
 #include <chrono>
@@ -99,30 +100,33 @@ void machine::relay() {
   const eventfd_owner own;
   selector select_with;
   select_with.register_(own.fd, io_event::read, 7);
-  const auto writer = annulet::spawn({.name = "writer"}, [this, fd = own.fd] {
+  // The writer is there no longer than what it writes to, and than this machine.
+  annulet::scope([&](annulet::fiber_group& others) {
+    others.spawn({.name = "writer"}, [this, fd = own.fd] {
+      while (!ending_) {
+        annulet::this_fiber::sleep_for(700us);
+        const std::uint64_t one = 1;
+        [[maybe_unused]] const auto written = ::write(fd, &one, sizeof(one));
+      }
+    });
     while (!ending_) {
-      annulet::this_fiber::sleep_for(700us);
-      const std::uint64_t one = 1;
-      [[maybe_unused]] const auto written = ::write(fd, &one, sizeof(one));
+      std::vector<selector::ready_type> ready;
+      try {
+        ready = select_with.select();
+      } catch (const std::system_error&) {
+        if (mood_ == kernel_mood::refusing) {
+          continue;
+        }
+        throw;
+      }
+      std::uint64_t count = 0;
+      if (ready.size() != 1 || ready[0].key->fd != own.fd || ready[0].key->data != 7 ||
+          ready[0].events != io_event::read || ::read(own.fd, &count, sizeof(count)) != sizeof(count)) {
+        failure_ = std::make_exception_ptr(mismatch("another selector returned what it does not watch"));
+        return;
+      }
     }
   });
-  while (!ending_) {
-    std::vector<selector::ready_type> ready;
-    try {
-      ready = select_with.select();
-    } catch (const std::system_error&) {
-      if (mood_ == kernel_mood::refusing) {
-        continue;
-      }
-      throw;
-    }
-    std::uint64_t count = 0;
-    if (ready.size() != 1 || ready[0].key->fd != own.fd || ready[0].key->data != 7 ||
-        ready[0].events != io_event::read || ::read(own.fd, &count, sizeof(count)) != sizeof(count)) {
-      failure_ = std::make_exception_ptr(mismatch("another selector returned what it does not watch"));
-      return;
-    }
-  }
 }
 
 }  // namespace oracle
