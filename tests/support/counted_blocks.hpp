@@ -20,6 +20,14 @@ inline std::atomic<std::ptrdiff_t> blocks_in_use{0};
   }
   throw std::bad_alloc();
 }
+// The standard library's calls the one above, the address sanitizer's does not.
+void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
+  try {
+    return operator new(size);
+  } catch (const std::bad_alloc&) {
+    return nullptr;
+  }
+}
 [[gnu::noinline]] void operator delete(void* memory) noexcept {
   annulet::test::blocks_in_use -= memory != nullptr ? 1 : 0;
   std::free(memory);
