@@ -19,6 +19,7 @@ not_held=(
   'asan tsan|stack_test|at a limit*|it maps memory of its own, and dies of the limit'
   'asan tsan|hub_limits_test|where no memory*|it maps memory of its own, and dies where it may not'
   'tsan|fork_test|die_after_fork=0|else it ends each child of several threads that starts one'
+  'asan|worker_pool_shortage_test|all|it maps memory of its own for a thread, and dies where there is none'
   'asan tsan|echo_servers_test|an echo server keeps*|a sanitizer has memory of its own for each buffer'
   'asan tsan|timing_test|all|bounds in real time'
   'asan tsan|races_test io_races_test io_races_accept_test io_races_line_test file_races_test child_races_test
@@ -45,6 +46,7 @@ fewer_rounds=(
   ANNULET_MESSAGES=20000
   ANNULET_MODEL_STEPS=20000
   ANNULET_ORACLE_OPERATIONS=40000
+  ANNULET_POSTS=8000
 )
 
 # What valgrind runs: it takes 20 to 50 times as long, and knows nothing of rings.
