@@ -18,10 +18,12 @@ constinit intrusive_list<process_hub> all;
 
 std::mutex& process_hub::mutex() noexcept { return all_mutex; }
 
+// From the program's start on, for the first hub may be in the making when another thread forks.
+const int process_hub::refused_ = ::pthread_atfork(&before_fork, &in_parent, &in_child);
+
 process_hub::process_hub(hub_core& hub) : hub_(hub) {
-  static const int refused = ::pthread_atfork(&before_fork, &in_parent, &in_child);
-  if (refused != 0) {
-    throw std::system_error(refused, std::generic_category(), "annulet: hub: pthread_atfork");
+  if (refused_ != 0) {
+    throw std::system_error(refused_, std::generic_category(), "annulet: hub: pthread_atfork");
   }
   const std::lock_guard lock(all_mutex);
   all.push_back(*this);

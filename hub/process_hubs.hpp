@@ -26,6 +26,8 @@ class process_hub : public list_hook<> {
   static void in_parent() noexcept;
   static void in_child() noexcept;
 
+  static const int refused_;  // why fork cannot be told of: an errno, or 0
+
   hub_core& hub_;
 };
 

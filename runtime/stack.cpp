@@ -23,9 +23,20 @@ constexpr int madv_guard_install = 102;
 
 constexpr std::size_t slab_length = std::size_t{16} << 20;
 
-std::size_t page_size() noexcept {
-  static const auto size = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+// For who asks often. By no guard of a static, which a thread that is not in a forked child might hold there.
+template <class Find>
+std::size_t found_once(std::atomic<std::size_t>& known, Find&& find) noexcept {
+  std::size_t size = known.load(std::memory_order_relaxed);
+  if (size == 0) {
+    size = find();
+    known.store(size, std::memory_order_relaxed);
+  }
   return size;
+}
+
+std::size_t page_size() noexcept {
+  static constinit std::atomic<std::size_t> known{0};
+  return found_once(known, [] { return static_cast<std::size_t>(::sysconf(_SC_PAGESIZE)); });
 }
 
 std::size_t whole_pages(std::size_t bytes) noexcept {
@@ -41,11 +52,11 @@ std::size_t whole_pages(std::size_t bytes) noexcept {
 
 std::size_t smallest_stack_size() noexcept {
   // 12 KiB for the wait, its callees and a handler of modest size beside the frame that the kernel pushes.
-  static const std::size_t size = [] {
+  static constinit std::atomic<std::size_t> known{0};
+  return found_once(known, [] {
     const std::size_t signal_frame = std::max<std::size_t>(::getauxval(AT_MINSIGSTKSZ), 2048);
     return whole_pages(signal_frame + (std::size_t{12} << 10));
-  }();
-  return size;
+  });
 }
 
 namespace detail {

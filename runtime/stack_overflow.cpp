@@ -245,15 +245,14 @@ void forget_hubs() noexcept {
   }
 }
 
-// Another thread may hold the lock while one forks, and the child has only the latter.
-void heed_forks() noexcept {
-  [[maybe_unused]] static const int done =
-      ::pthread_atfork([] { installed.lock.lock(); }, [] { installed.lock.unlock(); },
-                       [] {
-                         forget_hubs();
-                         installed.lock.unlock();
-                       });
-}
+// Another thread may hold it while one forks, and the child has only the latter. From the program's start on:
+// the first hub may be in the making then.
+[[maybe_unused]] const int held_across_forks =
+    ::pthread_atfork([] { installed.lock.lock(); }, [] { installed.lock.unlock(); },
+                     [] {
+                       forget_hubs();
+                       installed.lock.unlock();
+                     });
 
 std::size_t page_size() noexcept { return ::getauxval(AT_PAGESZ); }
 
@@ -295,7 +294,6 @@ overflow_watch::overflow_watch(overflow_report wanted) {
     ours.ss_size = size;
     ::sigaltstack(&ours, nullptr);
   }
-  heed_forks();
   const std::lock_guard hold(installed.lock);
   if (installed.hubs++ == 0) {
     install();

@@ -118,12 +118,17 @@ TEST_CASE("primitives that other fibers wait for may go in the child") {
     auto future = promise.get_future();
     park_in([&] { flag.wait(); });
     park_in([&] { (void)items.pop(); });
-    park_in([&] { (void)future.get(); });
-    park_in([&] {
+    auto gets = spawn_parked([&] { return future.get(); });
+    auto waits = spawn_parked([&] {
       std::unique_lock lock(mutex);
       changed.wait(lock);
     });
-    fork();
+    if (!fork()) {  // these use more of it when they go on
+      promise.set_value(1);
+      changed.notify_all();
+      gets.join();
+      waits.join();
+    }
   });
 }
 

@@ -1,6 +1,7 @@
 // fork(2) while other threads have hubs, and by threads that have none of their own: whatever those were
 // doing, the child begins well, and ends when what has forked returns.
 
+#include "support/apart.hpp"
 #include "support/child.hpp"
 #include "support/files.hpp"
 #include "support/forking.hpp"
@@ -23,6 +24,7 @@
 #include <doctest/doctest.h>
 
 #include <atomic>
+#include <chrono>
 #include <csignal>
 #include <cstdlib>
 #include <functional>
@@ -70,6 +72,40 @@ void forks_beside(const std::function<void()>& work) {
 }
 
 }  // namespace
+
+// The first of all: this process has had no hub yet, and its copies make their first.
+TEST_CASE("a child begins well while another thread makes the first hub of the process") {
+  int good = 0;
+  constexpr int processes = 1000;
+  for (int i = 0; i < processes; ++i) {
+    const int status = run_apart([i] {
+      std::atomic<bool> begins{false};
+      std::thread first([&] {
+        begins = true;
+        const hub home;
+        begins.wait(true);
+      });
+      while (!begins) {
+      }
+      const auto start = std::chrono::steady_clock::now();
+      while (std::chrono::steady_clock::now() - start < i % 60 * 400ns) {
+      }
+      const pid_t child = ::fork();
+      if (child == 0) {
+        ::alarm(5);
+        const hub own;
+        ::_exit(spawn([] { return 7; }).get() == 7 ? 0 : 1);
+      }
+      const bool began = exited(status_of(child), 0);
+      begins = false;
+      begins.notify_all();
+      first.join();
+      return began ? 0 : 1;
+    });
+    good += status == 0 ? 1 : 0;
+  }
+  CHECK(good == processes);
+}
 
 TEST_CASE("a child begins well while another thread's hub begins and ends") {
   forks_beside([] {
