@@ -73,7 +73,8 @@ class Tree:
     def scripts(self):
         named = [self.root / name for name in ("dev", ".ci/run", "meson.build", "meson_options.txt")]
         inner = [self.root / folder / "meson.build" for folder in FOLDERS]
-        return [path for path in named + inner if path.exists()] + list(self.files(FOLDERS, (".py", ".map")))
+        others = self.files(FOLDERS, (".py", ".sh", ".map"))
+        return [path for path in named + inner if path.exists()] + list(others)
 
     def everything(self):
         return [*self.sources(), *self.documents(), *self.scripts()]
@@ -193,7 +194,7 @@ def strays(tree):
 
 
 def long_files(tree):
-    for path in tree.sources():
+    for path in [*tree.sources(), tree.root / "dev", *tree.files(FOLDERS, (".sh",))]:
         lines = path.read_text().count("\n")
         if lines > LINES_IN_A_FILE:
             yield f"{tree.where(path)}: {lines} lines; more than {LINES_IN_A_FILE} hold more than one idea"
@@ -387,6 +388,8 @@ PLANTED = (
     (strays, "planted.md", "Left over.\n", "top level"),
     (strays, "build.log", "No directory.\n", "top level"),
     (long_files, "hub/planted.cpp", "\n" * (LINES_IN_A_FILE + 1), "more than one idea"),
+    (long_files, "tools/planted.sh", "\n" * (LINES_IN_A_FILE + 1), "more than one idea"),
+    (long_lines, "tools/planted.sh", "#" * (COLUMNS + 1) + "\n", "columns"),
     (long_functions, "hub/planted.cpp", LONG_FUNCTION, "a function of 81 lines"),
     (long_lines, "tests/planted.cpp", "//" + "-" * (COLUMNS - 1) + "\n", "columns"),
     (macros, "selector/planted.cpp", "#define PLANTED 1\n", "a macro"),
