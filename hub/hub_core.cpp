@@ -47,14 +47,13 @@ scheduler_options fiber_options(const hub_options& options) {
 }  // namespace
 
 hub_core::hub_core(const hub_options& options)
-    : scheduler_(*this, fiber_options(options)),
-      shutdown_limit_(options.shutdown_limit),
-      dump_signal_(options.dump_signal, *link_) {
+    : scheduler_(*this, fiber_options(options)), shutdown_limit_(options.shutdown_limit) {
   {
     const std::lock_guard no_fork(process_hub::mutex());  // a child knows of all its descriptors, or of none
     engine_ = make_engine(options);
     link_->share_wake_fd(engine_->wake_fd());
   }
+  dump_signal_.emplace(options.dump_signal, *link_);  // may come on any thread now, and wakes this one
   link_->hub = this;
   current_ = this;
 }

@@ -16,6 +16,7 @@
 #include <array>
 #include <csignal>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -118,7 +119,7 @@ class hub_core final : public idle_source {
   std::array<signal_use, NSIG> signals_{};
   bool delivery_failed_ = false;
   std::chrono::nanoseconds shutdown_limit_;
-  dump_signal dump_signal_;
+  std::optional<dump_signal> dump_signal_;
   process_hub in_process_{*this};
 };
 
