@@ -20,6 +20,9 @@ not_held=(
   'asan tsan|hub_limits_test|where no memory*|it maps memory of its own, and dies where it may not'
   'tsan|fork_test|die_after_fork=0|else it ends each child of several threads that starts one'
   'asan|worker_pool_shortage_test|all|it maps memory of its own for a thread, and dies where there is none'
+  'tsan|fork_threads_test|report_thread_leaks=0|a child knows of threads that only its parent has'
+  'asan|fork_threads_test process_regressions_test|detect_leaks=0|it looks for threads that only a parent has'
+  'asan tsan|process_regressions_test|where no thread*|it maps memory of its own, and dies of the limit'
   'asan tsan|echo_servers_test|an echo server keeps*|a sanitizer has memory of its own for each buffer'
   'asan tsan|timing_test|all|bounds in real time'
   'asan tsan|races_test io_races_test io_races_accept_test io_races_line_test file_races_test child_races_test
@@ -28,6 +31,7 @@ not_held=(
   'tsan|descriptor_ready_test|what is there*|it makes system calls of its own, and all are counted'
   'tsan|selector_cost_test|a select with nothing*|it makes system calls of its own, and all are counted'
   'tsan|selector_cost_test|a select that finds*|it makes system calls of its own, and all are counted'
+  'tsan|selector_cost_test|a select that parks*|it makes system calls of its own, and all are counted'
   'asan tsan|io_churn_test|(resident memory, mappings)|a sanitizer has memory of its own for each fiber'
   'asan tsan|stack_memory_test|after a burst*|a sanitizer has memory of its own for each fiber'
   'asan tsan|stack_memory_test|one deep*|a sanitizer has memory of its own for each stack'
