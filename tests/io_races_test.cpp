@@ -190,21 +190,23 @@ void races(const transfer& what) {
     contest c(what.name);
     const auto places = open_places(what);
     ends_by_file by_file;
-    for (const ending how : endings) {
-      outcomes counts(std::string(what.name) + " against " + ending_names[static_cast<std::size_t>(how)]);
-      for (std::uint64_t round = 0; round < c.rounds; ++round) {
-        place& at = *places[round % places.size()];
-        const numbered_stream& stream = at.stream;
-        CAPTURE(stream.name());
-        CAPTURE(round);
-        subject& on = at.subject_for(how, c.dice);
-        const end e = one_round(c, what, at.stream, on, how);
-        c.require_nothing_left(on.owned() && !on.closed());
-        counts.count(name_of(e));
-        by_file.count(stream.name(), stream.may_wait(), e);
+    do {
+      for (const ending how : endings) {
+        outcomes counts(std::string(what.name) + " against " + ending_names[static_cast<std::size_t>(how)]);
+        for (std::uint64_t round = 0; round < c.rounds; ++round) {
+          place& at = *places[round % places.size()];
+          const numbered_stream& stream = at.stream;
+          CAPTURE(stream.name());
+          CAPTURE(round);
+          subject& on = at.subject_for(how, c.dice);
+          const end e = one_round(c, what, at.stream, on, how);
+          c.require_nothing_left(on.owned() && !on.closed());
+          counts.count(name_of(e));
+          by_file.count(stream.name(), stream.may_wait(), e);
+        }
+        counts.check(c.rounds, possible_ends(how));
       }
-      counts.check(c.rounds, possible_ends(how));
-    }
+    } while (by_file.too_few_to_tell());
     by_file.check();
     c.check_ticker();
     for (const auto& at : places) {
