@@ -6,6 +6,7 @@
 #include "support/child.hpp"
 #include "support/driven_clock.hpp"
 #include "support/overflowing.hpp"
+#include "support/own_memory.hpp"
 #include "support/refused_calls.hpp"
 
 #include <doctest/doctest.h>
@@ -14,8 +15,6 @@
 #include <cerrno>
 #include <csignal>
 #include <cstddef>
-#include <fstream>
-#include <iostream>
 #include <string>
 #include <system_error>
 #include <vector>
@@ -29,6 +28,7 @@ using annulet::spawn;
 using annulet_test::child_end;
 using annulet_test::driven;
 using annulet_test::in_child;
+using annulet_test::mappings;
 using namespace std::chrono_literals;
 
 namespace {
@@ -36,15 +36,6 @@ namespace {
 constexpr unsigned guard_install = 102;
 
 void be_an_old_kernel() { annulet::test::refuse_where(SYS_madvise, 2, guard_install, EINVAL); }
-
-std::size_t mappings() {
-  std::ifstream maps("/proc/self/maps");
-  std::size_t lines = 0;
-  for (std::string line; std::getline(maps, line);) {
-    ++lines;
-  }
-  return lines;
-}
 
 std::string why_no_stack(const std::system_error& e) {
   return e.code() == std::errc::not_enough_memory ? e.what() : "another error";
@@ -113,13 +104,11 @@ TEST_CASE("an overflow onto such a guard is named, and ends in SIGSEGV") {
 }
 
 TEST_CASE("at the mapping limit spawn says so, all fibers run, and there are stacks again when some end") {
-  std::size_t limit = 0;
-  std::ifstream("/proc/sys/vm/max_map_count") >> limit;
-  if (limit > 300'000) {
-    std::cout << "note: skipped: vm.max_map_count is " << limit << ", too many for a test" << std::endl;
+  const auto most = annulet_test::reachable_mapping_limit();
+  if (!most) {
     return;
   }
-  const child_end end = in_child([limit] {
+  const child_end end = in_child([limit = *most] {
     be_an_old_kernel();
     const annulet::hub home;
     crowd many;

@@ -5,6 +5,7 @@
 
 #include "support/child.hpp"
 #include "support/driven_clock.hpp"
+#include "support/own_memory.hpp"
 
 #include <doctest/doctest.h>
 
@@ -26,29 +27,14 @@ using annulet::detail::stack_pool;
 using annulet_test::child_end;
 using annulet_test::driven;
 using annulet_test::in_child;
+using annulet_test::mappings;
+using annulet_test::page;
+using annulet_test::resident_bytes;
 using namespace std::chrono_literals;
 
 namespace {
 
 constexpr std::size_t kib = 1024, mib = 1024 * kib;
-
-std::size_t page() { return static_cast<std::size_t>(::sysconf(_SC_PAGESIZE)); }
-
-std::size_t resident_bytes() {
-  std::ifstream statm("/proc/self/statm");
-  std::size_t all = 0, resident = 0;
-  statm >> all >> resident;
-  return resident * page();
-}
-
-std::size_t mappings() {
-  std::ifstream maps("/proc/self/maps");
-  std::size_t lines = 0;
-  for (std::string line; std::getline(maps, line);) {
-    ++lines;
-  }
-  return lines;
-}
 
 [[gnu::noinline]] void touch(std::size_t bytes) {
   auto* const room = static_cast<volatile char*>(alloca(bytes));
@@ -180,21 +166,21 @@ TEST_CASE("how far a stack was used can be read, of a fiber that lives and of on
   std::size_t by_itself = 0;
   auto f = spawn([&] {
     const std::size_t at_first = annulet::this_fiber::stack_used();
-    CHECK(at_first >= page());
-    CHECK(at_first <= 4 * page());
+    CHECK(at_first >= page);
+    CHECK(at_first <= 4 * page);
     touch(100 * kib);
     by_itself = annulet::this_fiber::stack_used();
     go.wait();
   });
-  CHECK(f.stack_used() <= page());  // it has not begun
+  CHECK(f.stack_used() <= page);  // it has not begun
   annulet::this_fiber::yield();
   CHECK(by_itself >= 100 * kib);
-  CHECK(by_itself < 100 * kib + 4 * page());
+  CHECK(by_itself < 100 * kib + 4 * page);
   CHECK(f.stack_used() == by_itself);
   go.set();
   f.join();
   CHECK(f.stack_used() == by_itself);
-  CHECK(f.stack_used() % page() == 0);
+  CHECK(f.stack_used() % page == 0);
   annulet::fiber<void> none;
   CHECK_THROWS_AS((void)none.stack_used(), std::logic_error);
 }
@@ -204,10 +190,9 @@ TEST_CASE("a stack that another fiber had is used as far as that went, until it 
   spawn([] { touch(100 * kib); }).join();
   CHECK(spawn([] { return annulet::this_fiber::stack_used(); }).get() >= 100 * kib);
   world.fibers.trim_stacks();
-  CHECK(spawn([] { return annulet::this_fiber::stack_used(); }).get() <= 4 * page());
+  CHECK(spawn([] { return annulet::this_fiber::stack_used(); }).get() <= 4 * page);
   // Of one that is larger than what one system call tells.
-  CHECK(spawn({.stack_size = 64 * mib}, [] { return annulet::this_fiber::stack_used(); }).get() <=
-        4 * page());
+  CHECK(spawn({.stack_size = 64 * mib}, [] { return annulet::this_fiber::stack_used(); }).get() <= 4 * page);
   CHECK(spawn({.stack_size = 64 * mib}, [] {
           touch(20 * mib);
           return annulet::this_fiber::stack_used() / mib;

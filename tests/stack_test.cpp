@@ -4,6 +4,7 @@
 
 #include "support/child.hpp"
 #include "support/driven_clock.hpp"
+#include "support/own_memory.hpp"
 
 #include <doctest/doctest.h>
 
@@ -32,26 +33,11 @@ using annulet::detail::stack;
 using annulet::detail::stack_pool;
 using annulet_test::child_end;
 using annulet_test::in_child;
+using annulet_test::mappings;
+using annulet_test::page;
+using annulet_test::resident_bytes;
 
 namespace {
-
-const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
-
-std::size_t mappings() {
-  std::ifstream maps("/proc/self/maps");
-  std::size_t lines = 0;
-  for (std::string line; std::getline(maps, line);) {
-    ++lines;
-  }
-  return lines;
-}
-
-std::size_t resident_bytes() {
-  std::ifstream statm("/proc/self/statm");
-  std::size_t all = 0, resident = 0;
-  statm >> all >> resident;
-  return resident * page;
-}
 
 bool kernel_installs_guards() {
   constexpr int madv_guard_install = 102;
@@ -262,13 +248,11 @@ TEST_CASE("stacks nobody has touched cost no memory") {
 }
 
 TEST_CASE("at the mapping limit there is an honest error, and the pool goes on when stacks come back") {
-  std::size_t limit = 0;
-  std::ifstream("/proc/sys/vm/max_map_count") >> limit;
-  if (limit > 300'000) {
-    std::cout << "note: skipped: vm.max_map_count is " << limit << ", too many for a test" << std::endl;
+  const auto most = annulet_test::reachable_mapping_limit();
+  if (!most) {
     return;
   }
-  const child_end end = in_child([limit] {
+  const child_end end = in_child([limit = *most] {
     const auto pool = stack_pool::make(stack_guard::mprotect);
     std::vector<stack> all;
     all.reserve(limit);

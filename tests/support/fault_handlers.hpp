@@ -2,6 +2,7 @@
 #pragma once
 
 #include "child.hpp"
+#include "own_memory.hpp"
 
 #include <csignal>
 #include <cstddef>
@@ -12,10 +13,8 @@
 
 namespace annulet_test {
 
-inline std::size_t page() { return static_cast<std::size_t>(::sysconf(_SC_PAGESIZE)); }
-
 // An address that nobody has mapped, and that a compiler does not know as such.
-inline void fault() { *reinterpret_cast<volatile char*>(page() / 2) = 1; }
+inline void fault() { *reinterpret_cast<volatile char*>(page / 2) = 1; }
 
 inline struct sigaction of_segv() {
   struct sigaction now {};
@@ -42,7 +41,7 @@ inline void exit_with_42(int number, siginfo_t* info, void* context) {
   sigset_t blocked;
   ::pthread_sigmask(SIG_BLOCK, nullptr, &blocked);
   const bool right = number == SIGSEGV && info->si_signo == SIGSEGV && info->si_code > 0 &&
-                     reinterpret_cast<std::uintptr_t>(info->si_addr) == page() / 2 && context != nullptr &&
+                     reinterpret_cast<std::uintptr_t>(info->si_addr) == page / 2 && context != nullptr &&
                      ::sigismember(&blocked, SIGUSR1) == 1 && ::sigismember(&blocked, SIGSEGV) == 1;
   ::_exit(right ? 42 : 43);
 }
