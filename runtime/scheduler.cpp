@@ -98,7 +98,7 @@ stack scheduler::claim_stack(std::size_t size) {
 void scheduler::start(control_block& fiber, stack memory) noexcept {
   fiber.owner.store(this, std::memory_order_relaxed);
   fiber.id = next_id_++;
-  ++counts_.spawned;
+  ++spawned_;
   fiber.memory = memory;
   sanitize_start(fiber);
   auto* const top = reinterpret_cast<std::byte*>(&fiber);
@@ -219,6 +219,8 @@ void scheduler::abandon(control_block& fiber) noexcept {
   if (control_block* const next = ready_.pop()) {
     make_ready(self);
     switch_to(*next);
+  } else {
+    ++stays_;
   }
 }
 

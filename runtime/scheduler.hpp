@@ -171,8 +171,10 @@ class scheduler {
   // Every fiber that is alive: dump_fibers.hpp.
   [[nodiscard]] std::string dump(dump_format how);
   [[nodiscard]] std::size_t fibers() const noexcept { return alive_; }
-  [[nodiscard]] scheduler_counts counts() const noexcept { return counts_; }
-  void count_wake() noexcept { ++counts_.wakes; }
+  [[nodiscard]] scheduler_counts counts() const noexcept {
+    return {.spawned = spawned_, .switches = turns_ - stays_, .parks = parks_, .wakes = wakes_};
+  }
+  void count_wake() noexcept { ++wakes_; }
 
  private:
   static constexpr std::size_t work_between_yields = 64;
@@ -220,13 +222,16 @@ class scheduler {
   std::uint64_t turns_ = 0;      // given: yields, parks, ends
   std::uint64_t next_look_ = 0;  // when turns_ has come so far
   std::size_t breaths_ = 0;      // work done since the last park, or yield of this kind
+  std::uint64_t stays_ = 0;      // turns after which the same fiber went on: all others were switches
+  std::uint64_t spawned_ = 0;
+  std::uint64_t parks_ = 0;
+  std::uint64_t wakes_ = 0;
   scheduler_options options_;
   idle_source& outside_;
   timer_queue timers_;
   std::uint64_t look_due_ = 0;  // the same, where each slice is measured
   std::int64_t about_now_ = 0;  // as of the last look or wait
   std::int64_t slice_began_ = 0;
-  scheduler_counts counts_;
   std::size_t guards_ = 0;
   stack_pool::owner stacks_;
   intrusive_list<control_block, all_fibers_tag> all_;  // done ones with a handle, too

@@ -26,7 +26,6 @@ inline void scheduler::arrive(void* stopped_at, void* from) noexcept {
   control_block& self = *running_;
   self.exceptions = *exceptions_;
   self.saved_errno = *errno_;
-  ++counts_.switches;
   running_ = &next;
   next.state = fiber_state::running;
   void* const sanitized = sanitize_departure(self, next);
@@ -51,11 +50,13 @@ inline void scheduler::arrive(void* stopped_at, void* from) noexcept {
     if (control_block* const next = ready_.pop()) {
       if (next == running_) {
         next->state = fiber_state::running;
+        ++stays_;
       } else {
         switch_to(*next);
       }
       return;
     }
+    ++stays_;
     wait_outside();
   }
 }
@@ -66,7 +67,7 @@ inline void scheduler::arrive(void* stopped_at, void* from) noexcept {
     timers_.arm(w, until.nanoseconds());
   }
   w.since_ = about_now_;
-  ++counts_.parks;
+  ++parks_;
   const std::size_t outside = who == wakers::outside ? 1 : 0;
   outside_waits_ += outside;
   self.parked_on = &w;
