@@ -298,7 +298,7 @@ TEST_CASE("what was opened after a kill had come is returned, and the kill stays
 TEST_CASE("a full disk is an error that names the descriptor, after the count that was written") {
   const auto end = annulet_test::in_child([] {
     const folder here;
-    if (::unshare(CLONE_NEWNS) != 0 || ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
+    if (::unshare(CLONE_NEWNS) != 0 || ::mount("none", "/", "none", MS_REC | MS_PRIVATE, nullptr) != 0 ||
         ::mount("none", here.path().c_str(), "tmpfs", 0, "size=64k") != 0) {
       std::fprintf(stderr, "no mount: %s\n", std::strerror(errno));
       return true;
