@@ -21,58 +21,30 @@ namespace {
 
 using detail::carry_out;
 using detail::direction;
-using detail::file_kind;
+using detail::file_step;
 using detail::hub_core;
 using detail::io_call;
 using detail::io_result;
-using detail::io_step;
 using detail::kernel;
 using detail::operation;
 
 // preadv2 and pwritev2 at a position, which take no lock that a transfer holds for long.
-class positioned_transfer final : public io_step {
+class positioned_transfer final : public file_step {
  public:
   positioned_transfer(const io_call& call, const iovec& memory, std::uint64_t position) noexcept
-      : io_step(call.fd(), call.way()), memory_(memory), position_(position), kind_(call.kind()) {}
+      : file_step(call.fd(), call.way(), {}, call.kind()), memory_(memory), position_(position) {}
 
   outcome attempt() noexcept {
     if (position_ > std::uint64_t{std::numeric_limits<std::int64_t>::max()}) {
       return done(io_result(-EINVAL));  // the kernel would take one of them for the file's own
     }
-    const io_result moved = call(RWF_NOWAIT);
-    if (moved.error() == EAGAIN) {
-      return is_disk() ? outcome::delegate : outcome::wait;
-    }
-    if (moved.error() != EOPNOTSUPP) {
-      return done(moved);
-    }
-    if (is_disk()) {
-      return outcome::delegate;
-    }
-    const io_result flags = kernel(SYS_fcntl, fd(), F_GETFL);
-    if (!flags.ok() || (flags.value() & O_NONBLOCK) == 0) {
-      return flags.ok() ? outcome::delegate : done(flags);
-    }
-    const io_result now = call(0);
-    return now.error() == EAGAIN ? outcome::wait : done(now);
+    return after_nowait(call(RWF_NOWAIT), [this] { return call(0); });
   }
 
   [[nodiscard]] operation as_operation() noexcept {
-    return {.what = reads() ? operation::call::readv : operation::call::writev,
-            .fd = fd(),
-            .vectors = &memory_,
-            .vector_count = 1,
-            .position = position_,
-            .by_worker = !is_disk(),
-            .on_disk = is_disk(),
-            .file = detail::identity_of(fd())};
-  }
-
-  [[nodiscard]] bool is_disk() noexcept {
-    if (kind_ == file_kind::unknown || kind_ == file_kind::no_socket) {
-      kind_ = detail::kind_of(fd());
-    }
-    return kind_ == file_kind::disk;
+    operation what = transfer_of({&memory_, 1});
+    what.position = position_;
+    return what;
   }
 
  private:
@@ -85,7 +57,6 @@ class positioned_transfer final : public io_step {
 
   const iovec& memory_;
   const std::uint64_t position_;
-  file_kind kind_;
 };
 
 unsigned value_of(const std::optional<io_result>& result, const io_call& call) {

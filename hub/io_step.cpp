@@ -127,13 +127,13 @@ io_step::outcome file_transfer::after_socket(io_result moved) noexcept {
   if (moved.error() == EAGAIN) {
     return outcome::wait;
   }
-  if (kind_ == file_kind::tcp_socket) {
+  if (kind() == file_kind::tcp_socket) {
     return done_with_stream(moved, total(vectors_));
   }
-  if (moved.error() != ENOTSOCK || kind_ == file_kind::socket) {
+  if (moved.error() != ENOTSOCK || kind() == file_kind::socket) {
     return done(moved);
   }
-  kind_ = file_kind::no_socket;
+  is_no_socket();
   return on_file();
 }
 
@@ -167,41 +167,21 @@ io_step::outcome file_transfer::on_file() noexcept {
         return kernel(SYS_preadv2, fd(), vectors_.data(), vectors_.size(), own_position, own_position,
                       RWF_NOWAIT);
       });
-  if (moved.error() == EAGAIN) {
-    return is_disk() ? outcome::delegate : outcome::wait;
-  }
-  if (moved.error() != EOPNOTSUPP) {
-    return done(moved);
-  }
-  if (is_disk()) {
-    return outcome::delegate;
-  }
-  const io_result flags = kernel(SYS_fcntl, fd(), F_GETFL);
-  if (!flags.ok()) {
-    return done(flags);
-  }
-  if ((flags.value() & O_NONBLOCK) == 0) {
-    return outcome::delegate;
-  }
-  const io_result now = plain(way(), fd(), vectors_);
-  return now.error() == EAGAIN ? outcome::wait : done(now);
+  return after_nowait(moved, [&] { return plain(way(), fd(), vectors_); });
 }
 
-bool file_transfer::is_disk() noexcept {
-  if (kind_ == file_kind::no_socket) {
+bool file_step::is_disk() noexcept {
+  if (kind_ == file_kind::unknown || kind_ == file_kind::no_socket) {
     kind_ = kind_of(fd());
   }
   return kind_ == file_kind::disk;
 }
 
-// A tty, an inotify descriptor and their like have no way of not waiting: the ring calls them where poll(2)
-// has said that something can be done, and a tty then waits for the rest of its line or of what is to be
-// written. So a worker thread of the ring's makes the call, and not this one.
-operation file_transfer::as_operation() noexcept {
-  return {.what = way() == direction::reading ? operation::call::readv : operation::call::writev,
+operation file_step::transfer_of(std::span<const iovec> vectors) noexcept {
+  return {.what = reads() ? operation::call::readv : operation::call::writev,
           .fd = fd(),
-          .vectors = vectors_.data(),
-          .vector_count = static_cast<unsigned>(vectors_.size()),
+          .vectors = vectors.data(),
+          .vector_count = static_cast<unsigned>(vectors.size()),
           .by_worker = !is_disk(),
           .on_disk = is_disk(),
           .file = identity_of(fd())};
@@ -256,21 +236,16 @@ io_step::outcome socket_transfer::after_call(io_result moved) noexcept {
 // --- accept, connect
 
 io_step::outcome accept_step::attempt() noexcept {
-  const io_result flags = kernel(SYS_fcntl, fd(), F_GETFL);
-  if (!flags.ok()) {
-    return done(flags);
-  }
-  if ((flags.value() & O_NONBLOCK) == 0) {
-    return outcome::delegate;
-  }
-  const io_result got = uninterrupted([&] {
-    sockaddr* const room = peer_ == nullptr ? nullptr : peer_->room();
-    return kernel(SYS_accept4, fd(), room, room == nullptr ? nullptr : peer_->room_size(), SOCK_CLOEXEC);
+  return where_nonblocking([&] {
+    const io_result got = uninterrupted([&] {
+      sockaddr* const room = peer_ == nullptr ? nullptr : peer_->room();
+      return kernel(SYS_accept4, fd(), room, room == nullptr ? nullptr : peer_->room_size(), SOCK_CLOEXEC);
+    });
+    if (!got.ok() && peer_ != nullptr) {
+      *peer_ = {};
+    }
+    return got.error() == EAGAIN ? outcome::wait : done(got);
   });
-  if (!got.ok() && peer_ != nullptr) {
-    *peer_ = {};
-  }
-  return got.error() == EAGAIN ? outcome::wait : done(got);
 }
 
 operation accept_step::as_operation() noexcept {
@@ -283,16 +258,10 @@ operation accept_step::as_operation() noexcept {
 }
 
 io_step::outcome connect_step::attempt() noexcept {
-  if (begun_) {
-    return progress();
-  }
-  const io_result flags = kernel(SYS_fcntl, fd(), F_GETFL);
-  if (!flags.ok()) {
-    return done(flags);
-  }
-  if ((flags.value() & O_NONBLOCK) == 0) {
-    return outcome::delegate;
-  }
+  return begun_ ? progress() : where_nonblocking([&] { return begin(); });
+}
+
+io_step::outcome connect_step::begin() noexcept {
   const io_result made = kernel(SYS_connect, fd(), peer_.data(), peer_.size());
   if (made.error() == EAGAIN && peer_.family() == AF_UNIX) {
     return outcome::later;  // the listener's queue is full

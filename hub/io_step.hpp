@@ -13,9 +13,11 @@
 #include "socket_address.hpp"
 #include "syscalls.hpp"
 
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 
+#include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
@@ -61,6 +63,15 @@ class io_step {
     result_ = result;
     return outcome::done;
   }
+  // O_NONBLOCK is as the file's user has set it; without it, a call that cannot be told not to wait may wait.
+  template <class Call>
+  outcome where_nonblocking(Call&& call) noexcept {
+    const io_result flags = kernel(SYS_fcntl, fd_, F_GETFL);
+    if (!flags.ok()) {
+      return done(flags);
+    }
+    return (flags.value() & O_NONBLOCK) == 0 ? outcome::delegate : call();
+  }
   // A short read of a TCP stream has.
   outcome done_with_stream(io_result result, std::size_t asked_for) noexcept {
     drained_ = reads() && result.ok() && result.value() != 0 && result.value() < asked_for;
@@ -75,8 +86,43 @@ class io_step {
   io_result result_{0};
 };
 
+// A transfer that may be one of a file that is no socket.
+class file_step : public io_step {
+ public:
+  [[nodiscard]] bool is_disk() noexcept;
+
+ protected:
+  file_step(int fd, direction d, const io_traits& about, file_kind kind) noexcept
+      : io_step(fd, d, about), kind_(kind) {}
+
+  // moved: what it came to with RWF_NOWAIT. plain() makes it without, if files of this kind do not know that.
+  template <class Plain>
+  outcome after_nowait(io_result moved, Plain&& plain) noexcept {
+    if (moved.error() == EAGAIN) {
+      return is_disk() ? outcome::delegate : outcome::wait;
+    }
+    if (moved.error() != EOPNOTSUPP) {
+      return done(moved);
+    }
+    return is_disk() ? outcome::delegate : where_nonblocking([&] {
+      const io_result now = plain();
+      return now.error() == EAGAIN ? outcome::wait : done(now);
+    });
+  }
+  [[nodiscard]] file_kind kind() const noexcept { return kind_; }
+  void is_no_socket() noexcept { kind_ = file_kind::no_socket; }
+
+  // A tty, an inotify descriptor and their like have no way of not waiting: the ring calls them where poll(2)
+  // has said that something can be done, and a tty then waits for the rest of its line or of what is to be
+  // written. So a worker thread of the ring's makes the call, and not this one.
+  [[nodiscard]] operation transfer_of(std::span<const iovec> vectors) noexcept;
+
+ private:
+  file_kind kind_;
+};
+
 // read, write and their vectored forms, on files of every kind.
-class file_transfer final : public io_step {
+class file_transfer final : public file_step {
  public:
   // What they are called by shows only where they transfer nothing: write sends an empty datagram, and writev
   // nothing at all.
@@ -86,31 +132,29 @@ class file_transfer final : public io_step {
   // too long.
   file_transfer(int fd, direction d, std::span<const iovec> vectors, form how, file_kind kind,
                 disk_transfers& others) noexcept
-      : io_step(fd, d,
-                {.out_of_turn = total(vectors) == 0,
-                 .asks_the_stream = kind != file_kind::socket || d == direction::reading}),
+      : file_step(fd, d,
+                  {.out_of_turn = total(vectors) == 0,
+                   .asks_the_stream = kind != file_kind::socket || d == direction::reading},
+                  kind),
         vectors_(vectors),
         form_(how),
-        kind_(kind),
         others_(others) {}
 
   outcome attempt() noexcept;
-  [[nodiscard]] operation as_operation() noexcept;
+  [[nodiscard]] operation as_operation() noexcept { return transfer_of(vectors_); }
 
  private:
   [[nodiscard]] static std::size_t total(std::span<const iovec> vectors) noexcept;
   [[nodiscard]] bool may_be_socket() const noexcept {
-    return kind_ == file_kind::tcp_socket || kind_ == file_kind::socket || kind_ == file_kind::unknown;
+    return kind() == file_kind::tcp_socket || kind() == file_kind::socket || kind() == file_kind::unknown;
   }
   [[nodiscard]] io_result on_socket() const noexcept;
   outcome after_socket(io_result moved) noexcept;
   outcome attempt_otherwise() noexcept;
   outcome on_file() noexcept;
-  [[nodiscard]] bool is_disk() noexcept;
 
   std::span<const iovec> vectors_;
   form form_;
-  file_kind kind_;
   disk_transfers& others_;
 };
 
@@ -156,6 +200,7 @@ class connect_step final : public io_step {
   [[nodiscard]] operation as_operation() noexcept;
 
  private:
+  outcome begin() noexcept;
   outcome progress() noexcept;
 
   const socket_address& peer_;
