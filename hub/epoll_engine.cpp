@@ -24,6 +24,8 @@ namespace {
 
 // They are told whether asked for or not.
 constexpr std::uint32_t always_told = EPOLLERR | EPOLLHUP;
+// What poll(2) says of a file that nobody can wait for.
+constexpr std::uint16_t ready_for_good = POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM;
 
 constexpr std::int64_t second = 1'000'000'000;
 
@@ -161,14 +163,18 @@ void epoll_engine::leave(watch& w) noexcept {
   }
 }
 
-// Regular files and their like have nothing to wait for: they are always ready, as poll(2) says.
+// Regular files and their like have nothing to wait for: they are always ready, as poll(2) says, and nothing
+// else ever happens to them.
 void epoll_engine::tell_refused(watch& w, int error) noexcept {
   const std::uint16_t wanted = std::exchange(w.wanted_, std::uint16_t{0});
+  if (error == EPERM && (wanted & ready_for_good) == 0) {
+    return;
+  }
   ++told_;
   if (error == EINVAL && planted(plant::failed_poll)) {
     error = ENOMEM;
   }
-  w.on_event(error == EPERM ? io_result(wanted) : io_result(-error));
+  w.on_event(error == EPERM ? io_result(wanted & ready_for_good) : io_result(-error));
 }
 
 std::uint32_t epoll_engine::interest_of(const entry& at) noexcept {

@@ -2,12 +2,10 @@
 
 #include "selector_impl.hpp"
 
-#include <annulet/hub/syscalls.hpp>
-
 #include <cerrno>
 #include <utility>
 
-#include <sys/epoll.h>
+#include <poll.h>
 
 namespace annulet::detail {
 
@@ -44,7 +42,7 @@ any_record registration::replace(const any_record& its_record) noexcept {
 }
 
 void registration::end() noexcept {
-  leave_nest();
+  nest_.end();
   record_ = {};
 }
 
@@ -52,43 +50,16 @@ std::uint16_t registration::interest() const noexcept {
   return static_cast<std::uint16_t>(nested() ? POLLIN : poll_mask(events()));
 }
 
-namespace {
-
-// The errno of what cannot be watched, or 0. EBADF is for poll(2) to tell (POLLNVAL); what epoll refuses with
-// EPERM is always ready, and so is asked about in every select.
-int watch_by_epoll(int epoll, int operation, int fd, short mask) noexcept {
-  epoll_event event{static_cast<std::uint32_t>(mask), {}};  // EPOLLIN and EPOLLOUT have poll(2)'s values
-  const int error = kernel(SYS_epoll_ctl, epoll, operation, fd, &event).error();
-  return error == EBADF || error == EPERM ? 0 : error;
-}
-
-}  // namespace
-
 int registration::nest() noexcept {
-  const auto made = kernel(SYS_epoll_create1, EPOLL_CLOEXEC);
-  if (!made.ok()) {
-    return made.error();
+  const int refusal = nest_.begin(number(), static_cast<std::uint16_t>(poll_mask(events())));
+  if (refusal == 0) {
+    retarget(nest_.fd());
   }
-  nest_ = static_cast<int>(made.value());
-  if (const int refusal = watch_by_epoll(nest_, EPOLL_CTL_ADD, number(), poll_mask(events())); refusal != 0) {
-    leave_nest();
-    return refusal;
-  }
-  retarget(nest_);
-  return 0;
+  return refusal;
 }
 
 int registration::renest() noexcept {
-  const int refusal = watch_by_epoll(nest_, EPOLL_CTL_MOD, number(), poll_mask(events()));
-  // Closed behind the hub's back, and the number has another file now.
-  return refusal == ENOENT ? watch_by_epoll(nest_, EPOLL_CTL_ADD, number(), poll_mask(events())) : refusal;
-}
-
-void registration::leave_nest() noexcept {
-  if (nest_ >= 0) {
-    (void)kernel(SYS_close, nest_);
-    nest_ = -1;
-  }
+  return nest_.change(number(), static_cast<std::uint16_t>(poll_mask(events())));
 }
 
 void registration::on_event(io_result mask) noexcept {

@@ -3,6 +3,7 @@
 
 #include "key.hpp"
 
+#include <annulet/hub/nested_set.hpp>
 #include <annulet/hub/watch.hpp>
 
 #include <cstdint>
@@ -28,7 +29,6 @@ class alignas(64) registration final : public watch {
   static constexpr std::uint32_t none = std::numeric_limits<std::uint32_t>::max();
 
   registration(selector_impl& owner, std::uint32_t its_place) noexcept : place(its_place), owner_(owner) {}
-  ~registration() override { leave_nest(); }
 
   void begin(const any_record& its_record) noexcept;
   // Gives it another record; returns the old one, whose data's destructor is the user's.
@@ -46,12 +46,10 @@ class alignas(64) registration final : public watch {
     return static_cast<std::uint16_t>(interest() | (told ? 0 : armed_for()));
   }
 
-  // io_uring refuses to poll files with more than two wait queues (EINVAL). An epoll descriptor of its own
-  // then watches the file, and the ring watches that: it is readable when the file is ready. Both return 0 or
-  // the errno.
+  // Has the file watched by a nested_set, for its poll request was refused. Both return 0 or the errno.
   [[nodiscard]] int nest() noexcept;
   [[nodiscard]] int renest() noexcept;
-  [[nodiscard]] bool nested() const noexcept { return nest_ >= 0; }
+  [[nodiscard]] bool nested() const noexcept { return nest_.exists(); }
 
   void on_event(io_result mask) noexcept override;
   void on_close() noexcept override;
@@ -68,13 +66,11 @@ class alignas(64) registration final : public watch {
   bool named = false;              // while unregister_all checks its arguments
 
  private:
-  void leave_nest() noexcept;
-
   selector_impl& owner_;
   any_record record_;
   int number_ = -1;  // both as in the record
   io_event events_ = io_event::none;
-  int nest_ = -1;
+  nested_set nest_;
 };
 
 }  // namespace annulet::detail
