@@ -10,6 +10,7 @@
 #include "oracle/dice.hpp"
 #include "oracle/run.hpp"
 #include "support/files.hpp"
+#include "support/own_memory.hpp"
 #include "support/probe_watch.hpp"
 #include "support/races.hpp"
 
@@ -218,8 +219,8 @@ struct belongings {
   std::size_t polls;     // that the kernel holds
 
   static belongings now() {
-    return {open_descriptors(), lines_with("/proc/self/maps", ""), ::mallinfo2().uordblks,
-            proc_value("/proc/self/status", "VmRSS") * 1024, held_by_the_kernel()};
+    return {open_descriptors(), annulet_test::mappings(), ::mallinfo2().uordblks,
+            annulet_test::resident_bytes(), held_by_the_kernel()};
   }
 };
 

@@ -30,4 +30,15 @@ inline std::size_t descriptors_of(const program& p) {
   return static_cast<std::size_t>(std::distance(std::filesystem::directory_iterator(folder), {}));
 }
 
+// How often its main thread went to sleep while it had nothing to do for 100 ms. That tells exactly what a
+// server does where there is nothing to do, provided that it sleeps at all: see cpu().
+inline std::uint64_t sleeps_while_idle(const program& p) {
+  const auto sleeps = [&] {
+    return proc_value("/proc/" + std::to_string(p.pid()) + "/status", "voluntary_ctxt_switches");
+  };
+  const std::uint64_t before = sleeps();
+  ::usleep(100'000);
+  return sleeps() - before;
+}
+
 }  // namespace annulet::test
