@@ -184,7 +184,7 @@ def wrong_frames(program):
 def wrong_registers(program):
     """What the innermost frames keep in registers: which fiber and which scheduler they are of."""
     said = ask(program, "python print(hex(read_hubs()[0].scheduler))", "annulet bt 1.2", "annulet bt 1.3")
-    scheduler = re.search("^0x.*$", said, re.MULTILINE)
+    scheduler = re.search(r"^0x\w+$", said, re.MULTILINE)
     blocks = re.findall(r"^#0 .*annulet::detail::jump \(word=(0x\w+)", said, re.MULTILINE)
     these = re.findall(r"^#1 .*annulet::detail::scheduler::switch_to \(.*this=(0x\w+)\)", said, re.MULTILINE)
     right = scheduler and these == [scheduler[0]] * 2 and len(set(blocks)) == 2
