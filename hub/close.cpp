@@ -16,27 +16,29 @@
 namespace annulet {
 
 void close(int fd) {
-  constexpr const char* call = "close";
-  detail::hub_core* const hub = detail::hub_core::current();
-  detail::fd_state* const file = hub == nullptr ? nullptr : hub->find_state(fd);
-  if (file != nullptr && file->closing()) {
-    detail::throw_io_error(EBADF, call, fd);
+  if (const auto closed = detail::close_as_hub(fd); !closed.ok()) {
+    detail::throw_io_error(closed.error(), "close", fd);
   }
-  if (file != nullptr && file->in_use()) {
-    if (const auto open = detail::kernel(SYS_fcntl, fd, F_GETFD); !open.ok()) {
-      detail::throw_io_error(open.error(), call, fd);
+}
+
+namespace detail {
+
+io_result close_as_hub(int fd) {
+  hub_core* const hub = hub_core::current();
+  fd_state* const file = hub == nullptr ? nullptr : hub->find_state(fd);
+  if (file != nullptr && file->closing()) {
+    return io_result(-EBADF);
+  }
+  if (file != nullptr && (file->in_use() || file->has_requests())) {
+    if (const auto open = kernel(SYS_fcntl, fd, F_GETFD); !open.ok()) {
+      return open;
     }
     hub->prepare_close_and_wait(*file);
   } else if (file != nullptr) {
     file->was_closed();  // a call may be about to begin
   }
-  const auto closed = hub == nullptr ? detail::close_file(fd) : hub->close_number(fd);
-  if (!closed.ok()) {
-    detail::throw_io_error(closed.error(), call, fd);
-  }
+  return hub == nullptr ? close_file(fd) : hub->close_number(fd);
 }
-
-namespace detail {
 
 namespace {
 

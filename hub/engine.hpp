@@ -8,6 +8,7 @@
 
 #include "engine_info.hpp"
 #include "request.hpp"
+#include "signal_mask.hpp"
 #include "watch.hpp"
 
 #include <annulet/runtime/deadline.hpp>
@@ -72,8 +73,14 @@ class engine {
   }
   virtual void flush() noexcept = 0;
   // Hands over what changed and blocks until something happened, the deadline, a write to wake_fd() or a
-  // signal. Returns at once where something had happened already.
-  virtual void wait(deadline until) noexcept = 0;
+  // signal; or not at all, where something had happened already. `mask`: of the thread while it waits; its
+  // own without.
+  // interrupted: as far as the kernel says.
+  enum class wait_end : std::uint8_t { at_once, over, interrupted };
+  virtual wait_end wait(deadline until, const signal_mask* mask) noexcept = 0;
+  wait_end wait(deadline until) noexcept { return wait(until, nullptr); }
+  // Whether the event of a signalfd is told, too, where its signal interrupts the wait.
+  [[nodiscard]] virtual bool tells_event_of_signal() const noexcept = 0;
   // An eventfd: a write to it, by any thread, ends a wait. Closed by the engine's destructor.
   [[nodiscard]] virtual int wake_fd() const noexcept = 0;
 

@@ -49,7 +49,7 @@ const char* way_out(int error) noexcept {
 
 epoll_engine::epoll_engine() {
   info_.name = "epoll";
-  (void)wait_for_events(0, 1);  // of no set yet: finds out which calls there are
+  (void)wait_for_events(0, 1, nullptr);  // of no set yet: finds out which calls there are
   info_.features.emplace_back(has_pwait2_ ? "epoll_pwait2" : "epoll_wait, in milliseconds");
   const io_result set = kernel(SYS_epoll_create1, EPOLL_CLOEXEC);
   if (!set.ok()) {
@@ -319,15 +319,16 @@ void epoll_engine::stop_waiting(threaded_call& call) noexcept {
 
 // --- from the kernel
 
-io_result epoll_engine::wait_for_events(std::optional<std::int64_t> nanoseconds, int most) noexcept {
+io_result epoll_engine::wait_for_events(std::optional<std::int64_t> nanoseconds, int most,
+                                        const signal_mask* mask) noexcept {
   ++counts_.enters;
   if (has_pwait2_) {
     timespec limit{};
     if (nanoseconds) {
       limit = {*nanoseconds / second, *nanoseconds % second};
     }
-    const io_result got =
-        kernel(SYS_epoll_pwait2, epoll_fd_, events_.data(), most, nanoseconds ? &limit : nullptr, nullptr, 0);
+    const io_result got = kernel(SYS_epoll_pwait2, epoll_fd_, events_.data(), most,
+                                 nanoseconds ? &limit : nullptr, mask, sizeof(*mask));
     // Linux before 5.11, or a filter that does not know it.
     if (got.error() != ENOSYS && got.error() != EPERM) {
       return got;
@@ -339,13 +340,15 @@ io_result epoll_engine::wait_for_events(std::optional<std::int64_t> nanoseconds,
     const std::int64_t up = *nanoseconds / 1'000'000 + (*nanoseconds % 1'000'000 != 0 ? 1 : 0);
     milliseconds = static_cast<int>(std::min<std::int64_t>(up, std::numeric_limits<int>::max()));
   }
-  return kernel(SYS_epoll_pwait, epoll_fd_, events_.data(), most, milliseconds, nullptr, 0);
+  return kernel(SYS_epoll_pwait, epoll_fd_, events_.data(), most, milliseconds, mask, sizeof(*mask));
 }
 
-unsigned epoll_engine::fetch(std::optional<std::int64_t> nanoseconds, std::size_t most) noexcept {
-  const io_result got = wait_for_events(nanoseconds, static_cast<int>(most));
+unsigned epoll_engine::fetch(std::optional<std::int64_t> nanoseconds, std::size_t most,
+                             const signal_mask* mask) noexcept {
+  const io_result got = wait_for_events(nanoseconds, static_cast<int>(most), mask);
+  interrupted_ = got.error() == EINTR;
   if (!got.ok()) {
-    if (got.error() != EINTR) {  // signal handlers have run
+    if (!interrupted_) {  // else signal handlers have run
       fail(std::string("epoll_pwait: ") + std::strerror(got.error()));
     }
     return 0;
@@ -394,18 +397,21 @@ bool epoll_engine::glance() noexcept {
   return fetch(0, some) == some;
 }
 
-void epoll_engine::wait(deadline until) noexcept {
+engine::wait_end epoll_engine::wait(deadline until, const signal_mask* mask) noexcept {
   const std::uint64_t before = told_;
   flush();
+  if (told_ != before) {
+    fetch(0, some);
+    return wait_end::at_once;
+  }
   until = calls_->limit(until);
   std::optional<std::int64_t> limit;
-  if (told_ != before || until.is_past()) {
-    limit = 0;
-  } else if (!until.is_never()) {
-    const std::int64_t now = clock_now();
+  if (!until.is_never()) {
+    const std::int64_t now = until.is_past() ? 0 : clock_now();
     limit = until.nanoseconds() > now ? until.nanoseconds() - now : 0;  // it may be any number
   }
-  fetch(limit, some);
+  fetch(limit, some, mask);
+  return interrupted_ ? wait_end::interrupted : wait_end::over;
 }
 
 }  // namespace annulet::detail

@@ -38,7 +38,10 @@ class epoll_engine final : public engine {
   void look() noexcept override;
   bool glance() noexcept override;
   void flush() noexcept override;
-  void wait(deadline until) noexcept override;
+  using engine::wait;
+  wait_end wait(deadline until, const signal_mask* mask) noexcept override;
+  // The signal may come when the kernel has looked for events, and before it looks for signals.
+  [[nodiscard]] bool tells_event_of_signal() const noexcept override { return false; }
   [[nodiscard]] int wake_fd() const noexcept override { return wake_fd_; }
   void leave_to_parent() noexcept override;
   [[nodiscard]] counts counted() const noexcept override { return counts_; }
@@ -68,8 +71,10 @@ class epoll_engine final : public engine {
   [[nodiscard]] int hand_over(int fd, entry& at) noexcept;
   [[nodiscard]] int control(int operation, int fd, const entry& at) noexcept;
   // How many events came. A limit of nullopt waits for one, however long.
-  unsigned fetch(std::optional<std::int64_t> nanoseconds, std::size_t most) noexcept;
-  [[nodiscard]] io_result wait_for_events(std::optional<std::int64_t> nanoseconds, int most) noexcept;
+  unsigned fetch(std::optional<std::int64_t> nanoseconds, std::size_t most,
+                 const signal_mask* mask = nullptr) noexcept;
+  [[nodiscard]] io_result wait_for_events(std::optional<std::int64_t> nanoseconds, int most,
+                                          const signal_mask* mask) noexcept;
   void dispatch(const epoll_event& event) noexcept;
   [[nodiscard]] int add_wake_fd(int set) noexcept;
   void note_armed(const entry& at) noexcept;  // to be handed over anew before the next wait
@@ -82,8 +87,9 @@ class epoll_engine final : public engine {
   int wake_fd_ = -1;
   counts counts_;
   bool has_pwait2_ = true;
-  bool stale_ = false;      // an event came for nobody
-  std::uint64_t told_ = 0;  // events and completions, ever
+  bool stale_ = false;        // an event came for nobody
+  bool interrupted_ = false;  // the last call to fetch was
+  std::uint64_t told_ = 0;    // events and completions, ever
   slot_table<slot> slots_;
   std::vector<entry> entries_;             // by number
   static constexpr std::size_t some = 64;  // events for who runs fibers before he takes in more

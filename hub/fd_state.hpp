@@ -89,6 +89,7 @@ class alignas(64) fd_state final : public watch {
   void on_hub_end() noexcept override { owned_ = false; }
 
  private:
+  friend class carrying;
   friend class io_call;
 
   struct lane {

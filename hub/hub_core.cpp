@@ -47,7 +47,9 @@ scheduler_options fiber_options(const hub_options& options) {
 }  // namespace
 
 hub_core::hub_core(const hub_options& options)
-    : scheduler_(*this, fiber_options(options)), shutdown_limit_(options.shutdown_limit) {
+    : scheduler_(*this, fiber_options(options)),
+      call_signals_(*this, options.dump_signal),
+      shutdown_limit_(options.shutdown_limit) {
   {
     const std::lock_guard no_fork(process_hub::mutex());  // a child knows of all its descriptors, or of none
     engine_ = make_engine(options);
@@ -96,14 +98,12 @@ void hub_core::throw_not_ours(const hub_core* hub, const char* call) {
 
 // --- what is under watch
 
-fd_state& hub_core::state_of(int fd) {
+fd_state& hub_core::make_state(int fd) {
   const auto at = static_cast<std::size_t>(fd);
   if (at >= by_fd_.size()) {
     by_fd_.resize(std::max(at + 1, by_fd_.size() * 2));
   }
-  if (by_fd_[at] == nullptr) {
-    by_fd_[at] = std::make_unique<fd_state>(*this, fd);
-  }
+  by_fd_[at] = std::make_unique<fd_state>(*this, fd);
   return *by_fd_[at];
 }
 
@@ -218,6 +218,7 @@ void hub_core::leave_to_parent() noexcept {
   if (engine_ != nullptr) {  // else it was just being made, or had ended
     engine_->leave_to_parent();
   }
+  call_signals_.leave_to_parent(current_ == this);
   link_->leave_to_parent();
   if (current_ == this) {
     current_ = nullptr;
@@ -227,7 +228,7 @@ void hub_core::leave_to_parent() noexcept {
 // What was offloaded goes on though nobody waits for it any more.
 void hub_core::end_threads(deadline limit) noexcept {
   while (!engine_->threads().none()) {
-    engine_->wait(limit);
+    (void)engine_->wait(limit);
     check(!limit.reached() || engine_->threads().none(),
           "the hub ends, and after its shutdown limit an offloaded function has not returned");
   }
@@ -254,17 +255,21 @@ void hub_core::wait(deadline until) noexcept {
     until = std::min(until, deadline(std::chrono::milliseconds(10)));  // memory may be there again
   }
   const bool nothing_posted = link_->fall_asleep() && undelivered_ == nullptr;
-  if (nothing_posted || delivery_failed_) {
-    engine_->wait(until);
-  } else {
+  if (!nothing_posted && !delivery_failed_) {
     glance();  // no wait, but the descriptors have their turn
+  } else if (call_signals_.none()) [[likely]] {
+    (void)engine_->wait(until);
+  } else {
+    call_signals_.wait(until);
   }
   link_->be_awake();
+  call_signals_.after_look();
   deliver();
 }
 
 void hub_core::look() noexcept {
   glance();
+  call_signals_.after_look();
   deliver();
 }
 

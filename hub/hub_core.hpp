@@ -1,6 +1,7 @@
 // The hub behind the public one: a scheduler, an engine, and the index of what is under watch. Internal.
 #pragma once
 
+#include "call_signals.hpp"
 #include "disk_transfers.hpp"
 #include "dump_signal.hpp"
 #include "engine.hpp"
@@ -21,6 +22,9 @@
 #include <vector>
 
 namespace annulet::detail {
+
+// What annulet::close does; close.hpp says what that is.
+[[nodiscard]] io_result close_as_hub(int fd);
 
 class hub_core final : public idle_source {
  public:
@@ -52,6 +56,9 @@ class hub_core final : public idle_source {
     return signals_[static_cast<std::size_t>(number)];
   }
 
+  [[nodiscard]] call_signals& signals() noexcept { return call_signals_; }
+  [[nodiscard]] bool dump_is_asked() const noexcept { return link_->dump_is_asked(); }
+
   // Of all calls that are under way.
   [[nodiscard]] disk_transfers& transfers() noexcept { return transfers_; }
 
@@ -60,7 +67,10 @@ class hub_core final : public idle_source {
   // Lets them go and takes them off. When it returns the kernel holds none of their files.
   void detach(std::span<watch* const> watches) noexcept;
   // What is known of a number; made if need be. Throws std::bad_alloc.
-  [[nodiscard]] fd_state& state_of(int fd);
+  [[nodiscard]] fd_state& state_of(int fd) {
+    fd_state* const known = find_state(fd);
+    return known != nullptr ? *known : make_state(fd);
+  }
   // Null where nothing is.
   [[nodiscard]] fd_state* find_state(int fd) const noexcept {
     const auto at = static_cast<std::size_t>(fd);
@@ -92,6 +102,7 @@ class hub_core final : public idle_source {
   [[nodiscard]] std::shared_ptr<door> way_in() noexcept override { return link_; }
 
  private:
+  fd_state& make_state(int fd);
   using watch_list = fd_state::watch_list;
 
   [[noreturn, gnu::cold]] static void throw_not_ours(const hub_core* hub, const char* call);
@@ -117,6 +128,7 @@ class hub_core final : public idle_source {
   watch_list closed_;              // their number is not theirs any more
   posted* undelivered_ = nullptr;  // taken from the inbox, and no memory yet for their fibers
   std::array<signal_use, NSIG> signals_{};
+  call_signals call_signals_;
   bool delivery_failed_ = false;
   std::chrono::nanoseconds shutdown_limit_;
   std::optional<dump_signal> dump_signal_;

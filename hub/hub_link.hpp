@@ -63,6 +63,7 @@ class hub_link final : public door {
     dump_asked_.store(true, std::memory_order_relaxed);
     nudge();
   }
+  [[nodiscard]] bool dump_is_asked() const noexcept { return dump_asked_.load(std::memory_order_relaxed); }
   [[nodiscard]] bool dump_was_asked() noexcept {
     return dump_asked_.load(std::memory_order_relaxed) &&
            dump_asked_.exchange(false, std::memory_order_relaxed);

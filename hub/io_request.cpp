@@ -68,7 +68,14 @@ wake_reason carrying::await_completion(deadline until, park_function park) {
   }
   waiter w(hub_.fibers().running(), name_, fd_);
   request_.wait_with(&w);
+  std::optional<parked_call> self;
+  if (signals_ != nullptr && park == &scheduler::park_and_tell) {
+    hub_.signals().add(self.emplace(w, signals_->mask, signals_->restarts));
+  }
   const wake_reason why = (hub_.fibers().*park)(w, until, wakers::outside);
+  if (self) {
+    hub_.signals().remove(*self);
+  }
   request_.wait_with(nullptr);
   return why;
 }
@@ -92,15 +99,26 @@ void carrying::out(const operation& what, deadline until) {
   hub_.io().start(request_, what);
   // A disk waits for no peer: a transfer has its look, however long that takes, for a disk takes notice of
   // no interruption. But there are regular files behind which somebody has to act.
-  why_ = await_completion(what.on_disk && until.is_past() ? deadline(seconds(1)) : until,
-                          &scheduler::park_and_tell);
+  why_ = await_completion(what.on_disk && until.is_past() ? deadline(seconds(1)) : until, park_);
   const bool by_thread = what.by_worker || what.what == operation::call::accept;
   if (why_ == wake_reason::timed_out && by_thread && says_ready(what)) {
-    why_ = await_completion(grace, &scheduler::park_and_tell);  // who carries it out has yet to look
+    why_ = await_completion(grace, park_);  // who carries it out has yet to look
   }
   if (!request_.done()) {
     call_off();
   }
+}
+
+void carrying::out_on(fd_state& file, const operation& what, deadline until) {
+  file.requests_.push_back(request_);
+  std::optional<disk_transfers::entry> on_disk;
+  if (what.on_disk && what.at_own_position()) {
+    on_disk.emplace(hub_.transfers(), what.fd, what.file);
+  }
+  out(what, until);
+  on_disk.reset();
+  request_.unlink();
+  file.request_ended();
 }
 
 std::optional<io_result> carry_out(hub_core& hub, const char* name, const operation& what, deadline until) {
@@ -129,16 +147,8 @@ std::optional<io_result> io_call::perform(const operation& what, deadline until)
       throw_closed(name_, fd_);
     }
     request r;
-    file_->requests_.push_back(r);
-    std::optional<disk_transfers::entry> on_disk;
-    if (what.on_disk && what.at_own_position()) {
-      on_disk.emplace(hub_.transfers(), what.fd, what.file);
-    }
     carrying call(hub_, r, name_, fd_);
-    call.out(what, until);
-    on_disk.reset();
-    r.unlink();
-    file_->request_ended();
+    call.out_on(*file_, what, until);
     const bool again = r.result().error() == EAGAIN;
     if (!call.ended_early() && !again) {
       return r.result();

@@ -17,8 +17,8 @@ class nested_set {
   // What to poll, for POLLIN, in the file's place.
   [[nodiscard]] int fd() const noexcept { return set_; }
 
-  // Both return 0 or the errno. The mask is poll(2)'s; what poll(2) tells by itself, that the number is closed
-  // or the file always ready, is no error.
+  // Both return 0 or the errno. The mask is poll(2)'s; what poll(2) tells by itself, that the number is
+  // closed or the file always ready, is no error.
   [[nodiscard]] int begin(int file, std::uint16_t mask) noexcept;
   [[nodiscard]] int change(int file, std::uint16_t mask) noexcept;
   void end() noexcept;

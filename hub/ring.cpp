@@ -219,7 +219,7 @@ void ring::try_nop(const engine_info& info) {
   io_uring_prep_nop(next_sqe());
   constexpr int patience = 1000;  // with a kernel short of memory, and with signals
   for (int turn = 0;; ++turn) {
-    const int error = enter(1, IORING_ENTER_GETEVENTS, nullptr);
+    const int error = enter(1, IORING_ENTER_GETEVENTS, nullptr, nullptr);
     if (reap([](std::uint64_t, int, unsigned) {}, [](std::uint64_t) {}, [](std::uint64_t) {}) != 0) {
       return;
     }

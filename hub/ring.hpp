@@ -79,16 +79,17 @@ class ring {
   }
 
   // Submits what is queued. Returns 0 or the errno.
-  int submit() noexcept { return enter(0, 0, nullptr); }
+  int submit() noexcept { return enter(0, 0, nullptr, nullptr); }
   // Submits, and has at least `count` completions made if so many are due; waits for none.
   // Asking for more than are due costs a sleep of a timer's length (38 us), so never ask for more than are
   // likely.
   int run_pending(unsigned count) noexcept {
     __kernel_timespec none{};
-    return enter(count, IORING_ENTER_GETEVENTS, &none);
+    return enter(count, IORING_ENTER_GETEVENTS, &none, nullptr);
   }
   // Submits and waits for one completion, at most so many nanoseconds (nullopt: no limit).
-  int wait(std::optional<std::int64_t> nanoseconds) noexcept;
+  // `mask`: the thread's meanwhile, or null.
+  int wait(std::optional<std::int64_t> nanoseconds, const signal_mask* mask) noexcept;
 
   // Calls fn(user_data, res, flags) for each completion there is, each consumed before fn sees it. Returns
   // how many. Some places before, far(user_data) is told of it, to fetch what fn will need into the cache,
@@ -135,7 +136,7 @@ class ring {
   void for_each_page(void (*fn)(void* page)) const noexcept;
   void register_itself(engine_info& info);
   void try_nop(const engine_info& info);
-  int enter(unsigned want, unsigned flags, __kernel_timespec* timeout) noexcept;
+  int enter(unsigned want, unsigned flags, __kernel_timespec* timeout, const signal_mask* mask) noexcept;
 
   io_uring ring_{};
   unsigned enter_flags_ = 0;  // of every enter
@@ -144,8 +145,8 @@ class ring {
   std::uint64_t requests_ = 0;
 };
 
-[[gnu::always_inline]] inline int ring::enter(unsigned want, unsigned flags,
-                                              __kernel_timespec* timeout) noexcept {
+[[gnu::always_inline]] inline int ring::enter(unsigned want, unsigned flags, __kernel_timespec* timeout,
+                                              const signal_mask* mask) noexcept {
   const unsigned to_submit = queued();
   if (to_submit == 0 && flags == 0) {
     return 0;
@@ -156,8 +157,10 @@ class ring {
   io_uring_getevents_arg arg{};
   void* extra = nullptr;
   std::size_t extra_size = _NSIG / 8;
-  if (timeout != nullptr && want != 0) {
+  if ((timeout != nullptr || mask != nullptr) && want != 0) {
     arg.ts = reinterpret_cast<std::uintptr_t>(timeout);
+    arg.sigmask = reinterpret_cast<std::uintptr_t>(mask);
+    arg.sigmask_sz = sizeof(*mask);
     extra = &arg;
     extra_size = sizeof(arg);
     flags |= IORING_ENTER_EXT_ARG;
@@ -167,14 +170,15 @@ class ring {
       .error();
 }
 
-[[gnu::always_inline]] inline int ring::wait(std::optional<std::int64_t> nanoseconds) noexcept {
+[[gnu::always_inline]] inline int ring::wait(std::optional<std::int64_t> nanoseconds,
+                                             const signal_mask* mask) noexcept {
   constexpr std::int64_t second = 1'000'000'000;
   __kernel_timespec limit{};
   if (nanoseconds) {
     limit.tv_sec = *nanoseconds / second;
     limit.tv_nsec = *nanoseconds % second;
   }
-  return enter(1, IORING_ENTER_GETEVENTS | no_iowait_, nanoseconds ? &limit : nullptr);
+  return enter(1, IORING_ENTER_GETEVENTS | no_iowait_, nanoseconds ? &limit : nullptr, mask);
 }
 
 }  // namespace annulet::detail

@@ -91,9 +91,13 @@ io_result threaded_call::connect() const noexcept {
   return over.ok() ? call() : over;
 }
 
-io_result threaded_call::transfer(long plain, long positioned) const noexcept {
-  return what_.at_own_position() ? kernel(plain, what_.fd, what_.vectors, what_.vector_count)
-                                 : positioned_transfer(positioned, what_);
+// Of a single buffer by the call that has no vectors: a vector of nothing does not even get to the file.
+io_result threaded_call::transfer(long single, long plain, long positioned) const noexcept {
+  if (!what_.at_own_position()) {
+    return positioned_transfer(positioned, what_);
+  }
+  return what_.vector_count == 1 ? kernel(single, what_.fd, what_.vectors->iov_base, what_.vectors->iov_len)
+                                 : kernel(plain, what_.fd, what_.vectors, what_.vector_count);
 }
 
 // Whether it may wait for somebody: a FIFO's other side, a terminal's carrier.
@@ -135,10 +139,10 @@ void threaded_call::run() noexcept {
   }
   switch (what_.what) {
     case operation::call::readv:
-      result_ = transfer(SYS_readv, SYS_preadv);
+      result_ = transfer(SYS_read, SYS_readv, SYS_preadv);
       break;
     case operation::call::writev:
-      result_ = transfer(SYS_writev, SYS_pwritev);
+      result_ = transfer(SYS_write, SYS_writev, SYS_pwritev);
       break;
     case operation::call::accept:
       result_ = kernel(SYS_accept4, what_.fd, what_.address, what_.address_size, what_.flags);

@@ -53,7 +53,7 @@ class threaded_call final : public watch, public worker_pool::job {
     return !what_.file || identity_of(what_.fd) == what_.file;
   }
   [[nodiscard]] io_result connect() const noexcept;
-  [[nodiscard]] io_result transfer(long plain, long positioned) const noexcept;
+  [[nodiscard]] io_result transfer(long single, long plain, long positioned) const noexcept;
   [[nodiscard]] bool opens_for_peer() const noexcept;
 
   intrusive_list<worker_pool::job>* callable_;

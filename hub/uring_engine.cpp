@@ -10,6 +10,7 @@
 #include <system_error>
 #include <utility>
 
+#include <poll.h>
 #include <sys/eventfd.h>
 
 namespace annulet::detail {
@@ -20,6 +21,12 @@ namespace {
 // a filter never.
 constexpr std::int64_t patience = 5'000'000'000;
 constexpr unsigned many = 1000;
+
+// A request for urgent data alone is not woken when such data comes to a socket (seen on Linux 6.18); one
+// that asks for any data is.
+constexpr std::uint16_t ring_mask(std::uint16_t mask) noexcept {
+  return static_cast<std::uint16_t>(mask | ((mask & POLLPRI) != 0 ? POLLIN : 0));
+}
 
 }  // namespace
 
@@ -38,7 +45,7 @@ uring_engine::~uring_engine() {
     io_uring_prep_cancel64(&cancel, tag{kind::wake, 0, 0}.packed(), 0);
     io_uring_sqe_set_data64(&cancel, tag{kind::nobody, 0, 0}.packed());
     while (wake_poll_armed_) {
-      judge(ring_.wait(std::nullopt));
+      judge(ring_.wait(std::nullopt, nullptr));
       reap();
     }
   }
@@ -71,14 +78,20 @@ void uring_engine::detach(watch& w) noexcept {
 
 // Afterwards there is an entry to fill in. Completions may be reaped for that: they are noted, no fiber runs,
 // but what was to be said about a watch may have changed.
-void uring_engine::make_room() noexcept {
-  while (ring_.full()) {
+[[gnu::always_inline]] inline void uring_engine::make_room() noexcept {
+  if (ring_.full()) [[unlikely]] {
+    drain_queue();
+  }
+}
+
+void uring_engine::drain_queue() noexcept {
+  do {
     judge(ring_.submit());
     if (ring_.full()) {
       judge(ring_.run_pending(0));
       reap();
     }
-  }
+  } while (ring_.full());
 }
 
 io_uring_sqe& uring_engine::sqe() noexcept {
@@ -122,9 +135,9 @@ void uring_engine::queue_poll(watch& w) noexcept {
   w.generation_ = s.generation;
   io_uring_sqe& entry = sqe();
   if (w.once_) {
-    io_uring_prep_poll_add(&entry, w.fd_, w.wanted_);
+    io_uring_prep_poll_add(&entry, w.fd_, ring_mask(w.wanted_));
   } else {
-    io_uring_prep_poll_multishot(&entry, w.fd_, w.wanted_);
+    io_uring_prep_poll_multishot(&entry, w.fd_, ring_mask(w.wanted_));
   }
   if (planted(plant::refused_poll)) {
     entry.len |= IORING_POLL_ADD_LEVEL;  // no kernel takes this
@@ -137,7 +150,7 @@ void uring_engine::queue_poll(watch& w) noexcept {
 // The request stays armed, with another mask, and the level is checked anew.
 void uring_engine::queue_update(watch& w) noexcept {
   io_uring_sqe& entry = sqe();
-  io_uring_prep_poll_update(&entry, tag_of(w, kind::poll).packed(), 0, w.wanted_,
+  io_uring_prep_poll_update(&entry, tag_of(w, kind::poll).packed(), 0, ring_mask(w.wanted_),
                             IORING_POLL_UPDATE_EVENTS | IORING_POLL_ADD_MULTI);
   io_uring_sqe_set_data64(&entry, tag_of(w, kind::update).packed());
   if (ring_.can_skip_success()) {
@@ -201,13 +214,15 @@ void uring_engine::judge(int error) noexcept {
 
 // Every enter but those that only make room. What the kernel did not take is handed over by the next.
 template <class Call>
-[[gnu::always_inline]] inline void uring_engine::enter(Call&& call) noexcept {
-  if (const int error = call(); error == 0) [[likely]] {
+[[gnu::always_inline]] inline int uring_engine::enter(Call&& call) noexcept {
+  const int error = call();
+  if (error == 0) [[likely]] {
     refusals_ = 0;
   } else {
     judge(error);
   }
   unsubmitted_ = ring_.queued() != 0;
+  return error;
 }
 
 // --- the calls
@@ -262,6 +277,9 @@ bool uring_engine::glance() noexcept {
 }
 
 void uring_engine::flush() noexcept {
+  if (!wake_poll_armed_) {
+    arm_wake_poll();  // a wait behind it has nothing to hand over
+  }
   prepare_changes();
   // Without SUBMIT_ALL a request that fails at once ends the submission: the next goes on behind it.
   unsigned before = 0;
@@ -271,7 +289,7 @@ void uring_engine::flush() noexcept {
   } while (ring_.queued() != 0 && ring_.queued() < before);
 }
 
-void uring_engine::wait(deadline until) noexcept {
+engine::wait_end uring_engine::wait(deadline until, const signal_mask* mask) noexcept {
   const std::uint64_t before = reaped_;
   if (!wake_poll_armed_) {
     arm_wake_poll();
@@ -286,7 +304,7 @@ void uring_engine::wait(deadline until) noexcept {
       enter([&] { return ring_.run_pending(0); });
       reap();
     }
-    return;
+    return wait_end::at_once;
   }
   until = calls_->limit(until);
   std::optional<std::int64_t> limit;
@@ -294,9 +312,10 @@ void uring_engine::wait(deadline until) noexcept {
     const std::int64_t now = until.is_past() ? 0 : clock_now();
     limit = until.nanoseconds() > now ? until.nanoseconds() - now : 0;
   }
-  enter([&] { return ring_.wait(limit); });
+  const int error = enter([&] { return ring_.wait(limit, mask); });
   others_came_ = true;
   reap();
+  return error == EINTR ? wait_end::interrupted : wait_end::over;
 }
 
 void uring_engine::let_go(std::span<watch* const> watches) noexcept {

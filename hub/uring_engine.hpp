@@ -29,7 +29,9 @@ class uring_engine final : public engine {
   void look() noexcept override;
   bool glance() noexcept override;
   void flush() noexcept override;
-  void wait(deadline until) noexcept override;
+  using engine::wait;
+  wait_end wait(deadline until, const signal_mask* mask) noexcept override;
+  [[nodiscard]] bool tells_event_of_signal() const noexcept override { return true; }
   [[nodiscard]] int wake_fd() const noexcept override { return wake_fd_; }
   void leave_to_parent() noexcept override;
   [[nodiscard]] counts counted() const noexcept override { return {ring_.enters(), ring_.requests()}; }
@@ -68,8 +70,9 @@ class uring_engine final : public engine {
   }
   [[nodiscard]] io_uring_sqe& sqe() noexcept;
   void make_room() noexcept;
+  void drain_queue() noexcept;
   template <class Call>
-  void enter(Call&& call) noexcept;
+  int enter(Call&& call) noexcept;
   void prepare_changes() noexcept;
   void reconcile(watch& w) noexcept;
   void queue_poll(watch& w) noexcept;

@@ -96,6 +96,8 @@ class scheduler {
       throw_if_interrupted();
     }
   }
+  // The same without regard to work done.
+  void give_way();
   // Parks the running fiber until `w` is woken or the deadline is reached, and says which; `none` for a hint,
   // after which it parks again with the same waiter, or calls stop_waiting(). Throws
   // fiber_killed, timeout_expired or deadlock, before it parks or out of the park, unless an exception
@@ -196,7 +198,6 @@ class scheduler {
   static void discard_result(control_block& fiber) noexcept;
   static void free_stack(control_block& fiber) noexcept;
   void give_way_now();
-  void give_way();
   void yield_now();
   wake_reason block(waiter& w, deadline until, wakers who);
   void dispatch();

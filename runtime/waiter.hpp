@@ -7,6 +7,7 @@
 //   the timer queue, at the deadline       timed_out
 //   a closing or destroyed object          closed
 //   kill, a timeout guard, a deadlock      interrupted (what it was is noted in the fiber: control_block.hpp)
+//   a signal, in a call of ported code     signalled
 #pragma once
 
 #include "intrusive_list.hpp"
@@ -25,7 +26,7 @@ class scheduler;
 
 namespace [[gnu::visibility("default")]] detail {
 
-enum class wake_reason : std::uint8_t { none, ready, timed_out, closed, interrupted };
+enum class wake_reason : std::uint8_t { none, ready, timed_out, closed, interrupted, signalled };
 
 // Who can end a park: only other fibers of this thread, or something outside it too. A thread whose fibers
 // all wait for each other is dead; one that waits for a descriptor or a timer is not.
