@@ -13,6 +13,9 @@ enum class plant {
   lost_hand_over,     // who waits longest for a mutex is woken and does not have it
   wake_out_of_order,  // who waits longest goes to the end of the line instead of being woken
   swallowed_signal,   // who was woken in time, and runs after its deadline, says that it was late
+  unasked_hang_up,    // a drop-in poll tells of a peer's half close without being asked
+  missing_invalid,    // it does not tell of a closed descriptor
+  rounded_time,       // what a drop-in select leaves of the time is rounded up to a tick
 };
 
 constexpr bool planted(plant) noexcept { return false; }

@@ -15,8 +15,11 @@ enum class plant {
   lost_hand_over,
   wake_out_of_order,
   swallowed_signal,
+  unasked_hang_up,
+  missing_invalid,
+  rounded_time,
 };
-inline constexpr std::size_t plants = 8;
+inline constexpr std::size_t plants = 11;
 
 // How often a switched-on plant strikes: every n-th time; 0 is off. One thread.
 inline std::array<unsigned, plants> plant_every{};

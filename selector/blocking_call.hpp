@@ -1,0 +1,48 @@
+// How a call on a descriptor that blocks for its program waits: the fiber parks, until the descriptor is
+// ready in the call's direction, or until the kernel has carried it out. Internal.
+//
+// Made where the call has been tried and would wait.
+#pragma once
+
+#include "drop_in.hpp"
+
+#include <annulet/hub/fd_state.hpp>
+#include <annulet/hub/request.hpp>
+
+#include <optional>
+
+namespace annulet::detail {
+
+class blocking_call {
+ public:
+  blocking_call(hub_core& hub, const char* name, int fd, direction way) noexcept
+      : hub_(hub), name_(name), fd_(fd), way_(way) {}
+
+  // False where the program has set O_NONBLOCK: then what has been found is the result. Reads the socket's
+  // time limit, too, the first time.
+  [[nodiscard]] bool may_wait() noexcept;
+  // Where Linux begins the socket's time limit anew.
+  void begin_time_anew() noexcept;
+  // Parks until it may be ready: then 0, and the call is to be tried again, once more also at the end of the
+  // time. Else the errno that it ends with. `restarts`: nothing has been transferred yet.
+  [[nodiscard]] int wait(bool restarts);
+  // The same for what no event tells of: a millisecond.
+  [[nodiscard]] int rest(bool restarts);
+  // Has the kernel make the call, and parks meanwhile.
+  [[nodiscard]] io_result carry_out(const operation& what);
+
+ private:
+  [[nodiscard]] int park(deadline until, bool restarts);
+  [[nodiscard]] bool restarts_calls(bool restarts) const noexcept { return restarts && limit_.is_never(); }
+
+  hub_core& hub_;
+  const char* const name_;
+  const int fd_;
+  const direction way_;
+  bool asked_ = false;
+  bool last_ = false;  // the time is over
+  deadline limit_ = deadline::never();
+  std::optional<file_waits> waits_;
+};
+
+}  // namespace annulet::detail
