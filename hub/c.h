@@ -1,0 +1,57 @@
+/* Fibers for C. A thread enters and is a fiber from then on; calls of <annulet/selector/posix.h> then wait
+ * for the fiber and not for the thread.
+ *
+ *   static void serve(void* connection) { ... annulet_read(...) ... }
+ *
+ *   annulet_enter();
+ *   for (...) annulet_spawn(serve, connection, NULL);
+ *   annulet_leave();
+ *
+ * Every call returns 0, or a negative errno and has then changed nothing; none throws. Handles are for the
+ * thread of their hub: -EPERM on others. With the hub all its fibers have ended, but their handles are still
+ * to be joined or detached. C and C++ fibers are the same fibers, and may be mixed.
+ */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#pragma GCC visibility push(default)
+
+typedef struct annulet_fiber annulet_fiber;
+
+/* This thread gets a hub. -EEXIST where it has one, -EMFILE and the like where the kernel gives none,
+ * -ENOMEM. */
+int annulet_enter(void);
+/* Kills all other fibers of the thread, waits until they have ended, and gives the hub up: as annulet::hub's
+ * destructor does, which ends the process where they do not end in time. -ENOENT where this thread has not
+ * entered, -EPERM in another fiber than the one that did. */
+int annulet_leave(void);
+
+/* A new fiber calls run(argument); it starts when this one parks or yields. `fiber` gets a handle, for one
+ * annulet_join or annulet_detach; NULL: nobody will ask. -ENOENT without a hub, -ENOMEM, -EINVAL. */
+int annulet_spawn(void (*run)(void* argument), void* argument, annulet_fiber** fiber);
+/* Parks until it has ended, however it did; then the handle is gone. -ECANCELED where this fiber was killed
+ * or its time is over, -EDEADLK for itself and where all fibers wait for each other, -EINVAL where another
+ * waits already: the handle is as it was. */
+int annulet_join(annulet_fiber* fiber);
+/* Ends its waits: the drop-ins of the other fiber say ECANCELED. One that has not begun never runs. */
+int annulet_kill(annulet_fiber* fiber);
+/* The fiber goes on; the handle is gone. */
+int annulet_detach(annulet_fiber* fiber);
+
+/* Lets all others run that are ready. -ECANCELED after that, where this fiber was killed; -ENOENT without a
+ * hub. */
+int annulet_yield(void);
+/* The running fiber's number, which no other fiber of the hub ever has; 0 without a hub. */
+uint64_t annulet_fiber_self(void);
+
+#pragma GCC visibility pop
+
+#ifdef __cplusplus
+}
+#endif

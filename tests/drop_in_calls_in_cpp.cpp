@@ -1,0 +1,2 @@
+// drop_in_calls.c as C++.
+#include "drop_in_calls.c"
