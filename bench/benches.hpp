@@ -19,6 +19,7 @@ void bench_sel_scale(harness& run);
 void bench_sel_churn(harness& run);
 void bench_sel_modify(harness& run);
 void bench_sel_zero(harness& run);
+void bench_drop_in(harness& run);
 void bench_echo(harness& run);
 void bench_echo_idle(harness& run);
 

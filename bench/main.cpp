@@ -39,6 +39,7 @@ constexpr workload workloads[] = {
     {"sel_churn", bench::bench_sel_churn, "64 come and go between two looks: epoll_ctl ADD and DEL"},
     {"sel_modify", bench::bench_sel_modify, "64 change their interest and back: epoll_ctl MOD"},
     {"sel_zero", bench::bench_sel_zero, "a look at nothing: epoll_wait(0)"},
+    {"drop_in", bench::bench_drop_in, "poll, select, epoll_wait: the plain calls, and two threads of them"},
     {"echo", bench::bench_echo,
      "server CPU an echo over TCP: epoll, io_uring, libuv, libevent, Asio, threads (some minutes)"},
     {"echo_idle", bench::bench_echo_idle, "memory of 18,000 connections that say nothing"},
