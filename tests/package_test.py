@@ -56,7 +56,7 @@ class Installed:
         self.prefix = (staged / configured).rename(scratch / "moved")
         self.pc = next(self.prefix.rglob("annulet.pc"))
         self.libraries = self.pc.parent.parent
-        self.headers = sorted((self.prefix / "include/annulet").rglob("*.hpp"))
+        self.headers = sorted((self.prefix / "include/annulet").rglob("*.h*"))
         self.pkg_config = ("pkg-config", f"--define-variable=prefix={self.prefix}")
 
 
@@ -73,6 +73,74 @@ def headers_compile(installed):
     return []
 
 
+C_PROGRAM = """
+#include <annulet/hub/c.h>
+#include <annulet/selector/posix.h>
+#include <stdio.h>
+static void wait_a_little(void* done) {
+  struct timespec some;
+  some.tv_sec = 0;
+  some.tv_nsec = 1000;
+  *(int*)done = annulet_nanosleep(&some, NULL) == 0;
+}
+int main(void) {
+  int done = 0;
+  annulet_fiber* fiber = NULL;
+  if (annulet_enter() != 0 || annulet_spawn(wait_a_little, &done, &fiber) != 0 || annulet_join(fiber) != 0) {
+    return 1;
+  }
+  puts(done ? "done" : "not done");
+  return annulet_leave();
+}
+"""
+# The newest name that a compiler may know a standard by, and the older one.
+STANDARDS = {"c": ["c11", "c17", "c23", "c2x"], "cpp": ["c++20", "c++23", "c++2b"]}
+
+
+def said_by_pkg_config(installed, *asked):
+    found = {"PKG_CONFIG_PATH": str(installed.pc.parent)}
+    return shlex.split(output_of(*installed.pkg_config, *asked, "annulet", **found))
+
+
+def knows(compiler, language, standard):
+    name = {"c": "c", "cpp": "c++"}[language]
+    command = (compiler, f"-x{name}", f"-std={standard}", "-fsyntax-only", "/dev/null")
+    return subprocess.run(command, capture_output=True, timeout=SECONDS_ALLOWED).returncode == 0
+
+
+def strict_consumers(installed, scratch):
+    """The C interface under each standard that a compiler knows, as C and as C++, with warnings as errors."""
+    wrong = []
+    compilers = {"c": ["gcc", "clang-19"], "cpp": ["g++", "clang++-19"]}
+    flags = said_by_pkg_config(installed, "--cflags")
+    tried = 0
+    for language, standards in STANDARDS.items():
+        program = scratch / f"strict.{language}"
+        program.write_text(C_PROGRAM)
+        for compiler in filter(shutil.which, compilers[language]):
+            for standard in (standard for standard in standards if knows(compiler, language, standard)):
+                strict = ("-Wall", "-Wextra", "-Wpedantic", "-Werror", f"-std={standard}")
+                tried += 1
+                try:
+                    output_of(compiler, *strict, "-fsyntax-only", program, *flags)
+                except Failed as error:
+                    wrong.append(str(error))
+    return wrong if tried >= 4 else [f"only {tried} compilers and standards were found"]
+
+
+def build_c(installed, scratch):
+    flags = said_by_pkg_config(installed, "--cflags", "--libs")
+    program = scratch / "in_c"
+    (scratch / "in_c.c").write_text(C_PROGRAM)
+    output_of("gcc", "-std=c11", scratch / "in_c.c", "-o", program, *flags)
+    return program
+
+
+def wrong_c(installed, program):
+    said = output_of(program, LD_LIBRARY_PATH=str(installed.libraries))
+    return [] if said == "done\n" else [said]
+
+
 def unloaded_script(installed):
     """What gdb says to the script's command, where that is not the script's own answer."""
     script = installed.prefix / "share/annulet/annulet-gdb.py"
@@ -83,8 +151,8 @@ def unloaded_script(installed):
 
 
 def foreign_symbols(installed):
-    """Exported symbols that are neither in namespace annulet nor the typeinfo or tables of its types."""
-    ours = re.compile(r"_Z(T[ISVTWH]|GV|T[hv]\w+?_)?N[KOR]*7annulet")
+    """Exported symbols that are no names of ours: of namespace annulet, of its types' tables, or of C."""
+    ours = re.compile(r"_Z(T[ISVTWH]|GV|T[hv]\w+?_)?N[KOR]*7annulet|annulet_\w+")
     command = ("nm", "-D", "--defined-only", "--no-sort", "--format=posix")
     library = installed.libraries / "libannulet.so"
     mangled = output_of(*command, library).splitlines()
@@ -284,6 +352,11 @@ def check_installed(check, installed, scratch, projects):
     check("the shared library exports nothing but annulet's own", foreign_symbols, installed)
 
     check("gdb loads the script that was installed", unloaded_script, installed)
+
+    check("each standard of C and C++ takes the C headers", strict_consumers, installed, scratch)
+    program = check.building("a program in C builds", build_c, installed, scratch)
+    if program:
+        check("a program in C enters, spawns, joins and leaves", wrong_c, installed, program)
 
     name = "a project with pkg-config builds"
     built = check.building(name, build_with_pkg_config, installed, projects / "pkg_config")
