@@ -1,7 +1,8 @@
 # The long runs of ./dev, for hours. Part of it, and not run by itself.
 
 battery() {
-  local rows=(races wait_races close churn oracle models timing repeat repeat_busy suites_busy refused)
+  local rows=(races wait_races close churn oracle models timing drop_ins drop_in_scenes repeat
+    repeat_busy suites_busy refused)
   local chosen=
   local sorts=(any ring epoll refused)  # the ladder is for every ./dev test
   while [[ $# -gt 0 ]]; do
@@ -57,6 +58,17 @@ long_run() {
     oracle) ANNULET_ORACLE_OPERATIONS=10000000 run_tests oracle || fell_short=1 ;;
     models) ANNULET_MODEL_STEPS=100000000 run_tests primitives_model || fell_short=1 ;;
     timing) ANNULET_TIMING_ROUNDS=10000 run_tests timing || fell_short=1 ;;
+    drop_ins)
+      ANNULET_DROP_IN_KILLS=100000 run_tests drop_in_kills || fell_short=1
+      ANNULET_ORACLE_OPERATIONS=10000000 run_tests drop_in_oracle || fell_short=1
+      ANNULET_SIGNALS=100000 run_tests drop_in_signals || fell_short=1
+      ;;
+    drop_in_scenes)
+      drop_in_scenes || fell_short=1
+      start_busy_loops
+      drop_in_scenes || fell_short=1
+      end_busy_loops
+      ;;
     repeat) run_tests selector --repeat 100 || fell_short=1 ;;
     repeat_busy)
       start_busy_loops
@@ -76,6 +88,15 @@ long_run() {
       run_tests || fell_short=1
       ;;
   esac
+  [[ $fell_short -eq 0 ]]
+}
+
+drop_in_scenes() {
+  local -i fell_short=0
+  local calls
+  for calls in poll select epoll sleep io read write; do
+    ANNULET_DROP_IN_ROUNDS=100 run_tests "drop_in_$calls" || fell_short=1
+  done
   [[ $fell_short -eq 0 ]]
 }
 
