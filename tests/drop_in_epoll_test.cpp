@@ -60,9 +60,10 @@ TEST_CASE("a level is told again and again, an edge once, and one shot until it 
       const auto set = make_epoll();
       const auto pair = make_socket_pair();
       add(set, pair.first, EPOLLIN | EPOLLRDHUP | how, 7);
+      const int long_enough = (how & EPOLLONESHOT) != 0 ? 20 : 5000;  // it is told of the first only
       for (int i = 0; i < 3; ++i) {
         const later writes([&] { send_byte(pair.second.get()); });
-        note_call(notes, c, set, 16, i == 0 ? -1 : 20);
+        note_call(notes, c, set, 16, i == 0 ? -1 : long_enough);
         note_call(notes, c, set, 16, 0);
         note_call(notes, c, set, 16, 3);
       }

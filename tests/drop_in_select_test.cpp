@@ -148,7 +148,8 @@ TEST_CASE("select refuses a negative time, and takes one of many microseconds as
       notes.note("microseconds", bad.tv_usec);
     }
     auto pipe = make_pipe();
-    for (const timeval wide : {timeval{0, 2'500'000}, timeval{1, 1'000'000}, timeval{3, (1L << 32) + 7}}) {
+    for (const timeval wide :
+         {timeval{0, 2'500'000}, timeval{1, 1'000'000}, timeval{3, (1L << 32) + 700'000}}) {
       timeval time = wide;
       number_set out;
       out.add(pipe.writer.get());
