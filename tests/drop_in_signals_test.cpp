@@ -251,6 +251,7 @@ TEST_CASE("a signal ends those parked calls that let it in, and no others") {
   const sigset_t all_but_1 = set_of({SIGUSR2});
   const sigset_t all_but_2 = set_of({SIGUSR1});
   std::string order;
+  bool looked_at = false;
   const auto parked = [&](const sigset_t& mask, std::string name) {
     return annulet::spawn([&, name] {
       const int result = annulet_ppoll(nullptr, 0, nullptr, &mask);
@@ -261,22 +262,24 @@ TEST_CASE("a signal ends those parked calls that let it in, and no others") {
   auto second = parked(all_but_2, "2");
   auto both = parked(none, "both");
   auto thread = annulet::spawn([&] { CHECK(annulet_poll(nullptr, 0, 100) == 0); });
-  auto sender = annulet::spawn([self = ::pthread_self()] {
+  auto sender = annulet::spawn([&looked_at, self = ::pthread_self()] {
     annulet::this_fiber::sleep_for(5ms);
     ::pthread_kill(self, SIGUSR2);
-    annulet::this_fiber::sleep_for(5ms);
+    while (!looked_at) {
+      annulet::this_fiber::sleep_for(1ms);
+    }
     ::pthread_kill(self, SIGUSR1);
   });
-  annulet::this_fiber::sleep_for(8ms);
+  second.join();
+  both.join();
   CHECK(order == "2 both ");
   CHECK(usr1.times() == 0);
   CHECK(usr2.times() == 1);
+  looked_at = true;
   first.join();
   CHECK(order == "2 both 1 ");
   CHECK(usr1.times() == 1);
   sender.join();
-  second.join();
-  both.join();
   thread.join();
 }
 
