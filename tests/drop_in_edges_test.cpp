@@ -1,7 +1,7 @@
 // What select, poll, epoll_wait and the sleeps do where few programs look, each scene plainly and as a
 // drop-in.
 
-#include "support/blocked_signal.hpp"
+#include "support/blocked_signals.hpp"
 #include "support/counted_signal.hpp"
 #include "support/descriptor_sets.hpp"
 #include "support/full_ends.hpp"
@@ -25,7 +25,7 @@
 #include <pthread.h>
 
 using namespace std::chrono_literals;
-using annulet::test::blocked_signal;
+using annulet::test::blocked_signals;
 using annulet::test::counted_signal;
 using annulet::test::descriptor;
 using annulet::test::full_ends;
@@ -244,7 +244,7 @@ TEST_CASE("one that another fiber takes out of the array and closes is told wher
 TEST_CASE("a poll or select without time lets a pending signal in, and all parked calls that let it in end") {
   annulet::hub home;
   const counted_signal usr1(SIGUSR1);
-  const blocked_signal here(SIGUSR1);
+  const blocked_signals here{SIGUSR1};
   const sigset_t none = set_of({});
   const sigset_t keeps_out = set_of({SIGUSR1});
   const timespec no_time{};
@@ -280,7 +280,7 @@ TEST_CASE("an epoll wait without time lets no signal in, unlike one with some") 
   same_in_both(
       [](const wait_calls& c, scene_notes& notes) {
         const counted_signal usr1(SIGUSR1);
-        const blocked_signal here(SIGUSR1);
+        const blocked_signals here{SIGUSR1};
         const sigset_t none = set_of({});
         const descriptor set(require_ok(::epoll_create1(EPOLL_CLOEXEC), "epoll_create1"));
         ::pthread_kill(::pthread_self(), SIGUSR1);

@@ -2,6 +2,7 @@
 //
 // ANNULET_SIGNALS says how many are sent at random moments.
 
+#include "support/blocked_signals.hpp"
 #include "support/counted_signal.hpp"
 #include "support/plain_and_parked.hpp"
 
@@ -17,6 +18,7 @@
 #include <pthread.h>
 
 using namespace std::chrono_literals;
+using annulet::test::blocked_signals;
 using annulet::test::counted_signal;
 using annulet::test::descriptor;
 using annulet::test::later;
@@ -27,33 +29,10 @@ using annulet::test::require_ok;
 using annulet::test::same_in_both;
 using annulet::test::scene_notes;
 using annulet::test::send_byte;
+using annulet::test::set_of;
 using annulet::test::wait_calls;
 
 namespace {
-
-sigset_t set_of(std::initializer_list<int> signals) {
-  sigset_t set;
-  sigemptyset(&set);
-  for (const int signal : signals) {
-    sigaddset(&set, signal);
-  }
-  return set;
-}
-
-// What this thread blocks, for a while.
-class blocked {
- public:
-  explicit blocked(std::initializer_list<int> signals) {
-    const sigset_t set = set_of(signals);
-    ::pthread_sigmask(SIG_BLOCK, &set, &before_);
-  }
-  ~blocked() { ::pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
-  blocked(const blocked&) = delete;
-  blocked& operator=(const blocked&) = delete;
-
- private:
-  sigset_t before_{};
-};
 
 const sigset_t none = set_of({});
 
@@ -178,7 +157,7 @@ TEST_CASE("a signal that is ignored ends none, nor one that the thread blocks") 
         const counted_signal ignored(SIGUSR1, 0, SIG_IGN);
         const counted_signal kept(SIGUSR2);
         {
-          const blocked here{SIGUSR2};
+          const blocked_signals here{SIGUSR2};
           const later sends([self = ::pthread_self()] {
             ::pthread_kill(self, SIGUSR1);
             ::pthread_kill(self, SIGUSR2);
@@ -200,7 +179,7 @@ TEST_CASE("a signal that waits is let in by the mask, unless there is something 
             return;
           }
           const counted_signal usr1(SIGUSR1);
-          const blocked here{SIGUSR1};
+          const blocked_signals here{SIGUSR1};
           ::pthread_kill(::pthread_self(), SIGUSR1);
           notes.result("lets it in", one.call(c, &none, true));
           notes.note("handled", usr1.times());
@@ -209,7 +188,7 @@ TEST_CASE("a signal that waits is let in by the mask, unless there is something 
           notes.note("handled", usr1.times());
         });
         const counted_signal usr1(SIGUSR1);
-        const blocked here{SIGUSR1};
+        const blocked_signals here{SIGUSR1};
         ::pthread_kill(::pthread_self(), SIGUSR1);
         const descriptor ready = make_eventfd(1);
         pollfd one{ready.get(), POLLIN, 0};
@@ -247,7 +226,7 @@ TEST_CASE("a signal ends those parked calls that let it in, and no others") {
   annulet::hub home;
   const counted_signal usr1(SIGUSR1);
   const counted_signal usr2(SIGUSR2);
-  const blocked here{SIGUSR1, SIGUSR2};
+  const blocked_signals here{SIGUSR1, SIGUSR2};
   const sigset_t all_but_1 = set_of({SIGUSR2});
   const sigset_t all_but_2 = set_of({SIGUSR1});
   std::string order;
@@ -286,7 +265,7 @@ TEST_CASE("a signal ends those parked calls that let it in, and no others") {
 TEST_CASE("where fibers are always ready, a signal that a mask lets in comes all the same") {
   annulet::hub home;
   const counted_signal usr1(SIGUSR1);
-  const blocked here{SIGUSR1};
+  const blocked_signals here{SIGUSR1};
   bool over = false;
   auto busy = annulet::spawn([&] {
     while (!over) {
@@ -346,7 +325,7 @@ TEST_CASE("signals at random moments: none is missed, none is too early") {
   annulet::hub home;
   const counted_signal usr1(SIGUSR1, 0, &count_and_note_time);
   const counted_signal usr2(SIGUSR2, 0, &count_and_note_time);
-  const blocked here{SIGUSR1, SIGUSR2};
+  const blocked_signals here{SIGUSR1, SIGUSR2};
   const sigset_t lets_2_in = set_of({SIGUSR1});
   const descriptor quiet = make_eventfd();
   const descriptor set(require_ok(::epoll_create1(EPOLL_CLOEXEC), "epoll_create1"));

@@ -1,6 +1,7 @@
 // How signals find the parked calls of ported code in a process with one thread, and on each step of the
 // ring's ladder: drop_in_signals_test has the calls one by one, and other threads.
 
+#include "support/blocked_signals.hpp"
 #include "support/counted_signal.hpp"
 #include "support/files.hpp"
 #include "support/forked_sender.hpp"
@@ -29,40 +30,18 @@
 #include <unistd.h>
 
 using namespace std::chrono_literals;
+using annulet::test::blocked_signals;
 using annulet::test::counted_signal;
 using annulet::test::descriptor;
 using annulet::test::forked_sender;
 using annulet::test::make_pipe;
 using annulet::test::require_ok;
 using annulet::test::send_byte;
+using annulet::test::set_of;
 
 namespace {
 
-sigset_t set_of(std::initializer_list<int> signals) {
-  sigset_t set;
-  sigemptyset(&set);
-  for (const int signal : signals) {
-    sigaddset(&set, signal);
-  }
-  return set;
-}
-
 const sigset_t none = set_of({});
-
-// What this thread blocks, for a while.
-class blocked {
- public:
-  explicit blocked(std::initializer_list<int> signals) {
-    const sigset_t set = set_of(signals);
-    ::sigprocmask(SIG_BLOCK, &set, &before_);
-  }
-  ~blocked() { ::sigprocmask(SIG_SETMASK, &before_, nullptr); }
-  blocked(const blocked&) = delete;
-  blocked& operator=(const blocked&) = delete;
-
- private:
-  sigset_t before_{};
-};
 
 struct outcome {
   int result;
@@ -91,7 +70,7 @@ TEST_CASE("a handled signal ends those that let it in, with equal and with diffe
       CAPTURE(thread_blocks);
       CAPTURE(equal);
       annulet::hub home;
-      std::optional<blocked> here;
+      std::optional<blocked_signals> here;
       if (thread_blocks) {
         here.emplace(std::initializer_list<int>{SIGUSR1});
       }
@@ -134,7 +113,7 @@ TEST_CASE("one that another fiber has handled meanwhile ends none, however often
 TEST_CASE("one that a call has taken as it came in ends the others then, and nobody later") {
   annulet::hub home;
   const counted_signal usr1(SIGUSR1);
-  const blocked here{SIGUSR1};
+  const blocked_signals here{SIGUSR1};
   const auto quiet = make_pipe();
   const auto closed = make_pipe();
   std::vector<outcome> all;
@@ -162,7 +141,7 @@ TEST_CASE("one that a call has taken as it came in ends the others then, and nob
 TEST_CASE("a call that has its event lets no signal in any more") {
   annulet::hub home;
   const counted_signal usr1(SIGUSR1);
-  const blocked here{SIGUSR1};
+  const blocked_signals here{SIGUSR1};
   const auto pair = make_pipe();
   auto other = annulet::spawn([&] {
     ::raise(SIGUSR1);
@@ -195,7 +174,7 @@ TEST_CASE("a handler may fault, where the program handles that") {
   {
     const counted_signal fault(SIGSEGV, 0, &mend_page);
     const counted_signal usr1(SIGUSR1, 0, &touch_page);
-    const blocked here{SIGUSR1};
+    const blocked_signals here{SIGUSR1};
     const forked_sender sender(10ms, sends_usr1);
     CHECK(interrupted(ppoll_for(5s, &none)));
     CHECK(usr1.times() == 1);
@@ -225,7 +204,7 @@ void fork_in_handler(int) {
 TEST_CASE("a child that a handler forks has the mask of the program") {
   annulet::hub home;
   const counted_signal usr1(SIGUSR1, 0, &fork_in_handler);
-  const blocked here{SIGUSR1};
+  const blocked_signals here{SIGUSR1};
   const forked_sender sender(10ms, sends_usr1);
   CHECK(interrupted(ppoll_for(5s, &none)));
   CHECK(child_blocks == 0);
@@ -237,7 +216,7 @@ TEST_CASE("the hub's own signal ends nobody's call") {
   annulet::hub home(options);
   const forked_sender sender(10ms, [](pid_t to) { ::kill(to, SIGUSR2); });
   CHECK(ppoll_for(60ms, &none).result == 0);
-  const blocked here{SIGUSR2};
+  const blocked_signals here{SIGUSR2};
   ::raise(SIGUSR2);
   CHECK(ppoll_for(30ms, &none).result == 0);
 }
@@ -245,7 +224,7 @@ TEST_CASE("the hub's own signal ends nobody's call") {
 TEST_CASE("a signal is heard where there is no descriptor to be had for it") {
   annulet::hub home;
   const counted_signal usr1(SIGUSR1);
-  const blocked here{SIGUSR1};
+  const blocked_signals here{SIGUSR1};
   rlimit before{};
   REQUIRE(::getrlimit(RLIMIT_NOFILE, &before) == 0);
   const rlimit few{1, before.rlim_max};  // as many as poll may be asked about
@@ -265,7 +244,7 @@ TEST_CASE("signals at random moments to a process of one thread: none is missed,
   const unsigned rounds = text == nullptr ? 1'000 : static_cast<unsigned>(std::atoi(text));
   annulet::hub home;
   const counted_signal usr1(SIGUSR1);
-  const blocked here{SIGUSR1};
+  const blocked_signals here{SIGUSR1};
   const sigset_t not_1 = set_of({SIGUSR1});
   auto* const asked = static_cast<std::atomic<unsigned>*>(
       ::mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));

@@ -1,4 +1,4 @@
-// A signal that the thread blocks, for a while.
+// What this thread blocks, for a while.
 #pragma once
 
 #include <csignal>
@@ -17,15 +17,15 @@ inline sigset_t set_of(std::initializer_list<int> signals) {
   return set;
 }
 
-class blocked_signal {
+class blocked_signals {
  public:
-  explicit blocked_signal(int signal) {
-    const sigset_t set = set_of({signal});
+  explicit blocked_signals(std::initializer_list<int> signals) {
+    const sigset_t set = set_of(signals);
     ::pthread_sigmask(SIG_BLOCK, &set, &before_);
   }
-  ~blocked_signal() { ::pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
-  blocked_signal(const blocked_signal&) = delete;
-  blocked_signal& operator=(const blocked_signal&) = delete;
+  ~blocked_signals() { ::pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+  blocked_signals(const blocked_signals&) = delete;
+  blocked_signals& operator=(const blocked_signals&) = delete;
 
  private:
   sigset_t before_{};
