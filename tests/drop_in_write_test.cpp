@@ -3,6 +3,7 @@
 #include "support/counted_signal.hpp"
 #include "support/plain_and_parked_io.hpp"
 #include "support/two_ends.hpp"
+#include "support/while_waiting.hpp"
 
 #include <doctest/doctest.h>
 
@@ -24,6 +25,7 @@ using annulet::test::kind;
 using annulet::test::kinds;
 using annulet::test::later;
 using annulet::test::make_ends;
+using annulet::test::once_asleep;
 using annulet::test::require_ok;
 using annulet::test::same_io_in_both;
 using annulet::test::scene_notes;
@@ -134,7 +136,7 @@ TEST_CASE("a write that cannot go on ends with what was written, or with the rea
                 set_limit(both.mine.get(), SO_SNDTIMEO, 30ms);
               }
               {
-                const later acts([&, self = ::pthread_self()] {
+                const once_asleep acts([&, self = ::pthread_self()] {
                   if (does == act::stays_silent && !is_socket(what)) {
                     ::pthread_kill(self, SIGUSR1);
                   }
