@@ -3,6 +3,8 @@
  *
  *   annulet_poll(fds, 2, 500);    in the place of    poll(fds, 2, 500);
  *
+ * <annulet/selector/replace.h> puts them there without a change to the source.
+ *
  * Signatures, results, errno, what is written back, and which signals end them are those of the Linux call.
  * On a thread without a hub, a forked child's among them, they are the plain call. They may be called by
  * every fiber of a hub, C++ or C, and by threads without one; not by signal handlers. None throws.

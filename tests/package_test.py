@@ -65,7 +65,9 @@ def headers_compile(installed):
     if not installed.headers:
         return ["no header was installed"]
     top = installed.prefix / "include"
-    source = "".join(f"#include <{header.relative_to(top)}>\n" for header in installed.headers)
+    first = [header for header in installed.headers if header.name == "replace.h"]  # or it refuses
+    others = [header for header in installed.headers if header not in first]
+    source = "".join(f"#include <{header.relative_to(top)}>\n" for header in first + others)
     program = installed.prefix / "all.cpp"
     program.write_text(source)
     flags = output_of(*installed.pkg_config, "--cflags", "annulet", PKG_CONFIG_PATH=str(installed.pc.parent))

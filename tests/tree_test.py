@@ -215,10 +215,16 @@ def long_lines(tree):
                 yield f"{tree.where(path, number)}: {len(line)} columns, more than {COLUMNS}"
 
 
+# A header that has to stand in for functions of glibc's whose names nobody else may use.
+MACROS_OF = {"selector/replace.h": r"ANNULET_\w+|__\w+_alias\("}
+
+
 def macros(tree):
     for path in tree.sources(LIBRARY):
+        its_own = MACROS_OF.get(tree.where(path))
         for number, line in enumerate(code_of(path.read_text()).splitlines(), 1):
-            if re.match(r"\s*#\s*define\b", line):
+            defined = re.match(r"\s*#\s*define\b\s*(.*)", line)
+            if defined and not (its_own and re.match(its_own, defined[1])):
                 yield f"{tree.where(path, number)}: a macro"
         if path.suffix in (".hpp", ".h") and "#pragma once\n" not in path.read_text():
             yield f"{tree.where(path)}: no #pragma once"
@@ -352,7 +358,7 @@ RULES = {
     "no file is too long to read at once": long_files,
     "no function is too long to see at once": long_functions,
     "no line is too long": long_lines,
-    "the library has no macro": macros,
+    "the library has no macro, but for replace.h": macros,
     "no file is left out of the build": unlisted_files,
     "nothing is said that only a few would understand": forbidden_words,
     "every header compiles alone": headers_that_lack_something,
@@ -393,6 +399,7 @@ PLANTED = (
     (long_functions, "hub/planted.cpp", LONG_FUNCTION, "a function of 81 lines"),
     (long_lines, "tests/planted.cpp", "//" + "-" * (COLUMNS - 1) + "\n", "columns"),
     (macros, "selector/planted.cpp", "#define PLANTED 1\n", "a macro"),
+    (macros, "selector/replace.h", PRAGMA + "#define read annulet_read\n", "a macro"),
     (macros, "selector/planted.hpp", "int planted();\n", "no #pragma once"),
     (unlisted_files, "runtime/planted.hpp", PRAGMA, "no meson.build lists it"),
     (unlisted_files, "tests/nobodys_test.cpp", "", "no meson.build lists it"),
