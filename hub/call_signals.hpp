@@ -67,6 +67,7 @@ class call_signals final : public watch {
   // Does nothing where a signal has ended it.
   void remove(parked_call& call) noexcept;
   [[nodiscard]] bool none() const noexcept { return calls_.empty(); }
+  [[nodiscard]] bool owns(int fd) const noexcept { return fd == descriptor_; }
 
   // For a call that is about to park: takes what is pending and its mask lets in. Whether a handler has run.
   bool take_for(signal_mask mask) noexcept;

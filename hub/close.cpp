@@ -25,11 +25,17 @@ namespace detail {
 
 io_result close_as_hub(int fd) {
   hub_core* const hub = hub_core::current();
+  if (hub != nullptr && hub->owns(fd)) {
+    return io_result(-EBADF);
+  }
   fd_state* const file = hub == nullptr ? nullptr : hub->find_state(fd);
   if (file != nullptr && file->closing()) {
     return io_result(-EBADF);
   }
   if (file != nullptr && (file->in_use() || file->has_requests())) {
+    if (!hub->is_in_its_process()) {
+      return close_file(fd);
+    }
     if (const auto open = kernel(SYS_fcntl, fd, F_GETFD); !open.ok()) {
       return open;
     }

@@ -17,7 +17,7 @@ namespace [[gnu::visibility("default")]] annulet {
 // carries out such a call, until that has ended, or where SO_LINGER has close(2) wait, which a thread then
 // does; nothing interrupts it. (That needs a free descriptor; where there is none this thread waits.)
 // Throws std::system_error (EBADF, and what close(2) says: the descriptor is closed even then); a descriptor
-// that was not open changes nothing.
+// that was not open changes nothing; one that the hub has for itself is none of the program's: EBADF.
 void close(int fd);
 
 // Makes `target` refer to the file of `source`, as dup2(2); returns target. Whoever watched target learns

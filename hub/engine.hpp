@@ -83,6 +83,8 @@ class engine {
   [[nodiscard]] virtual bool tells_event_of_signal() const noexcept = 0;
   // An eventfd: a write to it, by any thread, ends a wait. Closed by the engine's destructor.
   [[nodiscard]] virtual int wake_fd() const noexcept = 0;
+  // Whether it would be lost without this descriptor.
+  [[nodiscard]] virtual bool owns(int fd) const noexcept = 0;
 
   // Those that make calls for it, and do what else would stop the hub's thread.
   [[nodiscard]] virtual threaded_calls& threads() noexcept = 0;

@@ -43,6 +43,7 @@ class epoll_engine final : public engine {
   // The signal may come when the kernel has looked for events, and before it looks for signals.
   [[nodiscard]] bool tells_event_of_signal() const noexcept override { return false; }
   [[nodiscard]] int wake_fd() const noexcept override { return wake_fd_; }
+  [[nodiscard]] bool owns(int fd) const noexcept override { return fd == wake_fd_ || fd == epoll_fd_; }
   void leave_to_parent() noexcept override;
   [[nodiscard]] counts counted() const noexcept override { return counts_; }
   [[nodiscard]] threaded_calls& threads() noexcept override { return *calls_; }

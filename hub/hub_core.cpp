@@ -22,6 +22,7 @@
 namespace annulet::detail {
 
 constinit thread_local hub_core* hub_core::current_ = nullptr;
+constinit thread_local hub_core* hub_core::of_caller_ = nullptr;
 
 namespace {
 
@@ -58,6 +59,7 @@ hub_core::hub_core(const hub_options& options)
   dump_signal_.emplace(options.dump_signal, *link_);  // may come on any thread now, and wakes this one
   link_->hub = this;
   current_ = this;
+  of_caller_ = this;
 }
 
 hub_core::~hub_core() {
@@ -80,6 +82,7 @@ hub_core::~hub_core() {
   link_->keep(std::move(by_fd_));
   link_->hub = nullptr;
   current_ = nullptr;
+  of_caller_ = nullptr;
 }
 
 hub_core& hub_core::here(const char* call) {
@@ -222,6 +225,7 @@ void hub_core::leave_to_parent() noexcept {
   link_->leave_to_parent();
   if (current_ == this) {
     current_ = nullptr;
+    of_caller_ = nullptr;
   }
 }
 
@@ -250,7 +254,17 @@ bool hub_core::has_outside_handles() const noexcept {
   return link_->handles.load(std::memory_order_acquire) != 0 || has_posts();
 }
 
+// While the hub is at its own affairs no fiber calls.
+class hub_core::away {
+ public:
+  away() noexcept { of_caller_ = nullptr; }
+  ~away() { of_caller_ = current_; }  // none in a child that a handler has forked
+  away(const away&) = delete;
+  away& operator=(const away&) = delete;
+};
+
 void hub_core::wait(deadline until) noexcept {
+  const away from_callers;
   if (delivery_failed_) {
     until = std::min(until, deadline(std::chrono::milliseconds(10)));  // memory may be there again
   }
@@ -268,6 +282,7 @@ void hub_core::wait(deadline until) noexcept {
 }
 
 void hub_core::look() noexcept {
+  const away from_callers;
   glance();
   call_signals_.after_look();
   deliver();

@@ -9,6 +9,7 @@
 #include "hub_link.hpp"
 #include "hub_options.hpp"
 #include "process_hubs.hpp"
+#include "signal_frame.hpp"
 #include "watch.hpp"
 
 #include <annulet/runtime/idle_source.hpp>
@@ -32,6 +33,9 @@ class hub_core final : public idle_source {
   ~hub_core() override;
 
   [[nodiscard]] static hub_core* current() noexcept { return current_; }
+  // The same for calls of ported code, which signal handlers make, too: null while the hub waits, for who
+  // calls then is a handler, and no fiber that could park.
+  [[nodiscard]] static hub_core* of_caller() noexcept { return of_caller_; }
   // This thread's. Throws no_hub, naming the call.
   [[nodiscard]] static hub_core& here(const char* call);
   // The one that the link belongs to. Throws hub_gone or wrong_thread, naming the call.
@@ -57,6 +61,8 @@ class hub_core final : public idle_source {
   }
 
   [[nodiscard]] call_signals& signals() noexcept { return call_signals_; }
+  // Asked before a call of ported code parks or lets others run: a handler's must not.
+  [[nodiscard]] bool is_in_handler() noexcept { return handlers_.in_handler(); }
   [[nodiscard]] bool dump_is_asked() const noexcept { return link_->dump_is_asked(); }
 
   // Of all calls that are under way.
@@ -81,6 +87,13 @@ class hub_core final : public idle_source {
   void prepare_close(fd_state& file) noexcept;
   // The same, and parks until no request is in flight any more. Nothing interrupts it.
   void prepare_close_and_wait(fd_state& file);
+
+  // One that the hub has for itself: no business of who closes all that there is.
+  [[nodiscard]] bool owns(int fd) const noexcept {
+    return fd >= 0 && (engine_->owns(fd) || link_->owns(fd) || call_signals_.owns(fd));
+  }
+  // False in the child of a vfork, which runs on this memory with descriptors of its own.
+  [[nodiscard]] bool is_in_its_process() const noexcept { return kernel(SYS_getpid).value() == process_; }
 
   // close(2) that does not stop the thread. Parks where SO_LINGER has it wait; nothing interrupts it.
   io_result close_number(int fd);
@@ -117,7 +130,12 @@ class hub_core final : public idle_source {
   template <class Each>
   static void drain(watch_list& watches, Each&& each) noexcept;
 
+  class away;
+
+  const unsigned process_ = kernel(SYS_getpid).value();
+
   static constinit thread_local hub_core* current_;
+  [[gnu::visibility("default")]] static constinit thread_local hub_core* of_caller_;  // for libannulet-posix
 
   std::shared_ptr<hub_link> link_ = std::make_shared<hub_link>();
   scheduler scheduler_;
@@ -129,6 +147,7 @@ class hub_core final : public idle_source {
   posted* undelivered_ = nullptr;  // taken from the inbox, and no memory yet for their fibers
   std::array<signal_use, NSIG> signals_{};
   call_signals call_signals_;
+  handler_finder handlers_;
   bool delivery_failed_ = false;
   std::chrono::nanoseconds shutdown_limit_;
   std::optional<dump_signal> dump_signal_;

@@ -44,6 +44,7 @@ class hub_link final : public door {
   void leave_to_parent() noexcept;
   // Opens the eventfd that this link owns a copy of. Throws std::system_error.
   void share_wake_fd(int fd);
+  [[nodiscard]] bool owns(int fd) const noexcept { return fd == wake_fd_; }
 
   // After something was posted: wakes the hub if it sleeps, and makes no system call if it does not. Any
   // thread.

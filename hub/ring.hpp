@@ -59,6 +59,7 @@ class ring {
     requests_ += entry != nullptr ? 1 : 0;
     return entry;
   }
+  [[nodiscard]] int fileno() const noexcept { return ring_.ring_fd; }
   // Entries that the kernel has not seen.
   [[nodiscard]] unsigned queued() const noexcept {
     return ring_.sq.sqe_tail - io_uring_smp_load_acquire(ring_.sq.khead);

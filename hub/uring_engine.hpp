@@ -33,6 +33,7 @@ class uring_engine final : public engine {
   wait_end wait(deadline until, const signal_mask* mask) noexcept override;
   [[nodiscard]] bool tells_event_of_signal() const noexcept override { return true; }
   [[nodiscard]] int wake_fd() const noexcept override { return wake_fd_; }
+  [[nodiscard]] bool owns(int fd) const noexcept override { return fd == wake_fd_ || fd == ring_.fileno(); }
   void leave_to_parent() noexcept override;
   [[nodiscard]] counts counted() const noexcept override { return {ring_.enters(), ring_.requests()}; }
   [[nodiscard]] threaded_calls& threads() noexcept override { return *calls_; }

@@ -1,0 +1,29 @@
+#include "signal_frame.hpp"
+
+#include <unwind.h>
+
+namespace annulet::detail {
+
+namespace {
+
+// The kernel's frame is the one whose address is of an instruction that has yet to run, and not of one behind
+// a call.
+_Unwind_Reason_Code look_at(_Unwind_Context* frame, void* found) noexcept {
+  int before_instruction = 0;
+  (void)_Unwind_GetIPInfo(frame, &before_instruction);
+  *static_cast<bool*>(found) = before_instruction != 0;
+  return before_instruction != 0 ? _URC_END_OF_STACK : _URC_NO_REASON;
+}
+
+}  // namespace
+
+bool handler_finder::is_above_signal_frame(signal_mask now) noexcept {
+  bool found = false;
+  (void)_Unwind_Backtrace(&look_at, &found);
+  if (!found) {
+    calm_ = now;
+  }
+  return found;
+}
+
+}  // namespace annulet::detail
