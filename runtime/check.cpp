@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <string>
 
+#include <sys/syscall.h>
 #include <unistd.h>
 #include <algorithm>
 #include <cerrno>
@@ -11,10 +12,11 @@ namespace annulet::detail {
 
 namespace {
 
-// What is long may go in parts. Nothing can be done where stderr is gone.
+// What is long may go in parts. Past libc, whose name may be interposed by a call that parks. Nothing can be
+// done where stderr is gone.
 void write_all(std::string_view text) noexcept {
   while (!text.empty()) {
-    const ssize_t written = ::write(STDERR_FILENO, text.data(), text.size());
+    const ssize_t written = ::syscall(SYS_write, STDERR_FILENO, text.data(), text.size());
     if (written <= 0 && errno != EINTR) {
       return;
     }

@@ -18,6 +18,7 @@
 #include <pthread.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 namespace annulet::detail {
@@ -45,7 +46,7 @@ class line {
   }
   void write() noexcept {
     text_[used_] = '\n';
-    [[maybe_unused]] const auto written = ::write(STDERR_FILENO, text_.data(), used_ + 1);
+    [[maybe_unused]] const auto written = ::syscall(SYS_write, STDERR_FILENO, text_.data(), used_ + 1);
   }
 
  private:
