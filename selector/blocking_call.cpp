@@ -67,6 +67,9 @@ int blocking_call::wait(bool restarts) {
   if (last_) {
     return EAGAIN;
   }
+  if (hub_.is_in_handler()) {
+    return stop_thread(limit_);
+  }
   if (!waits_) {
     waits_.emplace(hub_, name_, fd_);
     waits_->make_room(1);
@@ -79,13 +82,43 @@ int blocking_call::rest(bool restarts) {
   if (last_) {
     return EAGAIN;
   }
+  const deadline soon = std::min(limit_, deadline(std::chrono::milliseconds(1)));
+  if (hub_.is_in_handler()) {
+    return stop_thread(soon);
+  }
   if (!waits_) {
     waits_.emplace(hub_, name_, fd_);
   }
-  return park(std::min(limit_, deadline(std::chrono::milliseconds(1))), restarts);
+  return park(soon, restarts);
+}
+
+int blocking_call::stop_thread(deadline until) {
+  pollfd file{fd_, static_cast<short>(way_ == direction::reading ? POLLIN : POLLOUT), 0};
+  const std::int64_t left =
+      until.is_never() ? 0 : std::max<std::int64_t>(until.nanoseconds() - clock_now(), 0);
+  timespec time{left / nanoseconds_a_second, left % nanoseconds_a_second};
+  const io_result found = kernel(SYS_ppoll, &file, 1, until.is_never() ? nullptr : &time, nullptr, 0);
+  last_ = limit_.reached();
+  return found.error();
+}
+
+io_result blocking_call::make_plainly(const operation& what) noexcept {
+  switch (what.what) {
+    case operation::call::accept:
+      return kernel(SYS_accept4, what.fd, what.address, what.address_size, what.flags);
+    case operation::call::connect:
+      return kernel(SYS_connect, what.fd, what.address, *what.address_size);
+    case operation::call::readv:
+      return kernel(SYS_readv, what.fd, what.vectors, what.vector_count);
+    default:
+      return kernel(SYS_writev, what.fd, what.vectors, what.vector_count);
+  }
 }
 
 io_result blocking_call::carry_out(const operation& what) {
+  if (hub_.is_in_handler()) {
+    return make_plainly(what);
+  }
   fd_state& file = hub_.state_of(fd_);
   const std::uint32_t incarnation = file.incarnation();
   const signal_terms signals{.restarts = restarts_calls(true)};

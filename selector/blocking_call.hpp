@@ -33,6 +33,9 @@ class blocking_call {
 
  private:
   [[nodiscard]] int park(deadline until, bool restarts);
+  // In the place of the three above, for a signal's handler: the thread waits.
+  [[nodiscard]] int stop_thread(deadline until);
+  [[nodiscard]] static io_result make_plainly(const operation& what) noexcept;
   [[nodiscard]] bool restarts_calls(bool restarts) const noexcept { return restarts && limit_.is_never(); }
 
   hub_core& hub_;

@@ -13,6 +13,7 @@
 #include <limits>
 #include <new>
 #include <optional>
+#include <utility>
 
 #include <signal.h>
 #include <time.h>
@@ -25,6 +26,13 @@ namespace annulet::detail {
     return -1;
   }
   return static_cast<int>(result.value());
+}
+
+// Lets others run, if it is time for that, and if it is no handler that calls.
+inline void breathe(hub_core& hub) noexcept {
+  if (hub.fibers().due_to_breathe(1) && !hub.is_in_handler()) [[unlikely]] {
+    hub.fibers().breathe_quietly(0);
+  }
 }
 
 constexpr std::int64_t nanoseconds_a_second = 1'000'000'000;
@@ -50,21 +58,23 @@ class time_limit {
  public:
   explicit time_limit(std::int64_t nanoseconds) noexcept : length_(nanoseconds) {}
 
+  [[nodiscard]] std::int64_t length() const noexcept { return length_; }
   [[nodiscard]] bool is_zero() const noexcept { return length_ == 0; }
-  [[nodiscard]] bool begun() const noexcept { return end_.has_value(); }
+  [[nodiscard]] bool begun() const noexcept { return begun_; }
   void begin() noexcept {
-    if (!end_) {
-      end_ = length_ == for_ever ? deadline::never() : deadline(std::chrono::nanoseconds(length_));
+    if (!std::exchange(begun_, true) && length_ != for_ever) {
+      end_ = deadline(std::chrono::nanoseconds(length_));
     }
   }
   [[nodiscard]] deadline end() noexcept {
     begin();
-    return *end_;
+    return end_;
   }
 
  private:
   const std::int64_t length_;
-  std::optional<deadline> end_;
+  bool begun_ = false;
+  deadline end_ = deadline::never();
 };
 
 [[nodiscard]] inline std::optional<signal_mask> mask_of(const sigset_t* set) noexcept {
@@ -94,13 +104,14 @@ class time_limit {
 // `ask()` makes the plain call without waiting, and with no_signals(): 0 is "nothing yet". It also looks at
 // what it was given, so `watch(waits)`, which says what to wait for, is called only after it and may trust
 // that. `before_park()` comes before each park. `check(waits)` is asked after each, before the plain call,
-// for what that cannot know: an errno, or 0.
-template <class Ask, class Watch, class BeforePark, class Check>
+// for what that cannot know: an errno, or 0. `plainly()` makes the plain call as it came: for a handler,
+// which must not park.
+template <class Ask, class Watch, class BeforePark, class Check, class Plainly>
 [[nodiscard]] io_result ask_or_wait(hub_core& hub, const char* name, int fd, time_limit& limit,
                                     const sigset_t* mask, Ask&& ask, Watch&& watch, BeforePark&& before_park,
-                                    Check&& check) noexcept {
+                                    Check&& check, Plainly&& plainly) noexcept {
   try {
-    if (hub.fibers().due_to_breathe(1)) {
+    if (hub.fibers().due_to_breathe(1) && !hub.is_in_handler()) {
       limit.begin();
       hub.fibers().breathe_quietly(0);
     }
@@ -113,6 +124,9 @@ template <class Ask, class Watch, class BeforePark, class Check>
     const io_result found = ask_and_let_in();
     if (!found.ok() || found.value() != 0 || limit.is_zero()) {
       return found;
+    }
+    if (hub.is_in_handler()) {
+      return plainly();
     }
     limit.begin();
     file_waits waits(hub, name, fd);

@@ -23,8 +23,10 @@ struct epoll_question {
   }
 };
 
-int epoll_wait_on(hub_core& hub, const char* name, const epoll_question& what,
-                  std::int64_t nanoseconds) noexcept {
+// plainly(): the plain call with its whole time.
+template <class Plainly>
+int epoll_wait_on(hub_core& hub, const char* name, const epoll_question& what, std::int64_t nanoseconds,
+                  Plainly&& plainly) noexcept {
   if (!is_readable(what.mask)) {
     return as_returned(what.plain(0));
   }
@@ -38,7 +40,7 @@ int epoll_wait_on(hub_core& hub, const char* name, const epoll_question& what,
         waits.make_room(1);
         waits.add(what.epoll, POLLIN);
       },
-      [] {}, [](const file_waits& waits) { return waits.was_closed(0) ? EBADF : 0; }));
+      [] {}, [](const file_waits& waits) { return waits.was_closed(0) ? EBADF : 0; }, plainly));
 }
 
 }  // namespace
@@ -48,34 +50,38 @@ int epoll_wait_on(hub_core& hub, const char* name, const epoll_question& what,
 using namespace annulet::detail;
 
 int annulet_epoll_wait(int epoll, epoll_event* events, int maxevents, int milliseconds) {
-  hub_core* const hub = hub_core::current();
+  hub_core* const hub = hub_core::of_caller();
   const epoll_question what{epoll, events, maxevents, nullptr};
-  return hub == nullptr ? as_returned(what.plain(milliseconds))
-                        : epoll_wait_on(*hub, "epoll_wait", what, nanoseconds(milliseconds));
+  const auto plainly = [&] { return what.plain(milliseconds); };
+  return hub == nullptr ? as_returned(plainly())
+                        : epoll_wait_on(*hub, "epoll_wait", what, nanoseconds(milliseconds), plainly);
 }
 
 int annulet_epoll_pwait(int epoll, epoll_event* events, int maxevents, int milliseconds,
                         const sigset_t* mask) {
-  hub_core* const hub = hub_core::current();
+  hub_core* const hub = hub_core::of_caller();
   const epoll_question what{epoll, events, maxevents, mask};
-  return hub == nullptr ? as_returned(what.plain(milliseconds))
-                        : epoll_wait_on(*hub, "epoll_pwait", what, nanoseconds(milliseconds));
+  const auto plainly = [&] { return what.plain(milliseconds); };
+  return hub == nullptr ? as_returned(plainly())
+                        : epoll_wait_on(*hub, "epoll_pwait", what, nanoseconds(milliseconds), plainly);
 }
 
 // A kernel without this call (before 5.11) says so, and refuses a bad time by its address or its value, as
 // the plain call.
 int annulet_epoll_pwait2(int epoll, epoll_event* events, int maxevents, const timespec* timeout,
                          const sigset_t* mask) {
-  hub_core* const hub = hub_core::current();
+  hub_core* const hub = hub_core::of_caller();
   const epoll_question what{epoll, events, maxevents, mask};
+  const auto plainly = [&] { return what.plain(timeout); };
   if (hub == nullptr) {
-    return as_returned(what.plain(timeout));
+    return as_returned(plainly());
   }
   timespec limit{};
   if (timeout != nullptr) {
     if (!copy_from_caller(&limit, timeout, sizeof(limit)) || !is_valid(limit)) {
-      return as_returned(what.plain(timeout));
+      return as_returned(plainly());
     }
   }
-  return epoll_wait_on(*hub, "epoll_pwait2", what, timeout == nullptr ? for_ever : nanoseconds(limit));
+  const std::int64_t length = timeout == nullptr ? for_ever : nanoseconds(limit);
+  return epoll_wait_on(*hub, "epoll_pwait2", what, length, plainly);
 }

@@ -168,7 +168,7 @@ std::size_t read_rest(hub_core& hub, const file_call& call, blocking_call& waiti
 
 ssize_t transfer_on(hub_core& hub, const file_call& call) noexcept {
   try {
-    hub.fibers().breathe_quietly(1);
+    breathe(hub);
     sanitize_before(call.way);
     blocking_call waiting(hub, call.name, call.fd, call.way);
     const io_result moved = transfer(hub, call, waiting, true);
@@ -190,7 +190,7 @@ ssize_t transfer_on(hub_core& hub, const file_call& call) noexcept {
 // There are files that wait all the same (inotify), and refuse it then.
 ssize_t read_nothing(hub_core& hub, const file_call& call) noexcept {
   try {
-    hub.fibers().breathe_quietly(1);
+    breathe(hub);
     blocking_call waiting(hub, call.name, call.fd, call.way);
     return as_returned(waiting.may_wait() ? carried_out(call, waiting, file_call::carrier::thread)
                                           : kernel(SYS_read, call.fd, call.vectors->iov_base, 0));
@@ -206,7 +206,7 @@ ssize_t read_nothing(hub_core& hub, const file_call& call) noexcept {
 using namespace annulet::detail;
 
 ssize_t annulet_read(int fd, void* into, std::size_t size) {
-  hub_core* const hub = hub_core::current();
+  hub_core* const hub = hub_core::of_caller();
   if (hub == nullptr || (size == 0 && kind_of(fd) != file_kind::other)) {
     return as_returned(kernel(SYS_read, fd, into, size));
   }
@@ -218,7 +218,7 @@ ssize_t annulet_read(int fd, void* into, std::size_t size) {
 }
 
 ssize_t annulet_write(int fd, const void* from, std::size_t size) {
-  hub_core* const hub = hub_core::current();
+  hub_core* const hub = hub_core::of_caller();
   if (hub == nullptr) {
     return as_returned(kernel(SYS_write, fd, from, size));
   }
@@ -237,15 +237,17 @@ ssize_t annulet_write(int fd, const void* from, std::size_t size) {
 }
 
 ssize_t annulet_readv(int fd, const iovec* into, int count) {
-  hub_core* const hub = hub_core::current();
+  hub_core* const hub = hub_core::of_caller();
   return hub == nullptr ? as_returned(kernel(SYS_readv, fd, into, count))
                         : transfer_on(*hub, {"readv", fd, direction::reading, into, count});
 }
 
 ssize_t annulet_writev(int fd, const iovec* from, int count) {
-  hub_core* const hub = hub_core::current();
+  hub_core* const hub = hub_core::of_caller();
   return hub == nullptr ? as_returned(kernel(SYS_writev, fd, from, count))
                         : transfer_on(*hub, {"writev", fd, direction::writing, from, count});
 }
 
-int annulet_close(int fd) { return as_returned(close_as_hub(fd)); }
+int annulet_close(int fd) {
+  return as_returned(hub_core::of_caller() == nullptr ? close_file(fd) : close_as_hub(fd));
+}

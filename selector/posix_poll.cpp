@@ -95,9 +95,10 @@ class kept_fds {
   std::span<pollfd> kept_;
 };
 
-int poll_on(hub_core& hub, const char* name, std::span<pollfd> fds, std::int64_t nanoseconds,
+// A time that is not there is for ever.
+int poll_on(hub_core& hub, const char* name, std::span<pollfd> fds, const timespec* timeout,
             const sigset_t* mask) noexcept {
-  time_limit limit(nanoseconds);
+  time_limit limit(timeout == nullptr ? for_ever : nanoseconds(*timeout));
   kept_fds kept;
   std::span<pollfd> asked = fds;
   const file_waits* waiting = nullptr;
@@ -113,7 +114,7 @@ int poll_on(hub_core& hub, const char* name, std::span<pollfd> fds, std::int64_t
         watch_all(asked, waits);
         waiting = &waits;
       },
-      [] {}, [](const file_waits&) { return 0; });
+      [] {}, [](const file_waits&) { return 0; }, [&] { return plain_poll(fds, timeout, mask); });
   kept.tell(fds);
   return as_returned(found);
 }
@@ -125,20 +126,19 @@ int poll_on(hub_core& hub, const char* name, std::span<pollfd> fds, std::int64_t
 using namespace annulet::detail;
 
 int annulet_poll(pollfd* fds, nfds_t nfds, int milliseconds) {
-  hub_core* const hub = hub_core::current();
+  hub_core* const hub = hub_core::of_caller();
   const std::span all(fds, nfds);
-  if (hub != nullptr) {
-    return poll_on(*hub, "poll", all, nanoseconds(milliseconds), nullptr);
-  }
   const timespec limit{milliseconds / 1000, milliseconds % 1000 * 1'000'000L};
-  return as_returned(plain_poll(all, milliseconds < 0 ? nullptr : &limit, nullptr));
+  const timespec* const timeout = milliseconds < 0 ? nullptr : &limit;
+  return hub == nullptr ? as_returned(plain_poll(all, timeout, nullptr))
+                        : poll_on(*hub, "poll", all, timeout, nullptr);
 }
 
 int annulet_ppoll(pollfd* fds, nfds_t nfds, const timespec* timeout, const sigset_t* mask) {
-  hub_core* const hub = hub_core::current();
+  hub_core* const hub = hub_core::of_caller();
   const std::span all(fds, nfds);
   if (hub == nullptr || (timeout != nullptr && !is_valid(*timeout)) || !is_readable(mask)) {
     return as_returned(plain_poll(all, timeout, mask));
   }
-  return poll_on(*hub, "ppoll", all, timeout == nullptr ? for_ever : nanoseconds(*timeout), mask);
+  return poll_on(*hub, "ppoll", all, timeout, mask);
 }

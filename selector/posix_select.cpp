@@ -124,6 +124,13 @@ struct select_question {
   }
 };
 
+// What is left of the time is told by the limit.
+io_result plain_select(const select_question& what, time_limit& limit) noexcept {
+  limit.begin();
+  timespec time{limit.length() / nanoseconds_a_second, limit.length() % nanoseconds_a_second};
+  return what.plain(limit.length() == for_ever ? nullptr : &time);
+}
+
 io_result select_on(hub_core& hub, const char* name, const select_question& what,
                     time_limit& limit) noexcept {
   const select_question quiet{what.nfds, what.sets, no_signals(what.mask)};
@@ -144,7 +151,11 @@ io_result select_on(hub_core& hub, const char* name, const select_question& what
           waits.make_room(count);
           kept.for_each(what.nfds, [&](int fd, std::uint16_t mask) { waits.add(fd, mask); });
         },
-        [&] { kept.put_back(); }, [](const file_waits& waits) { return waits.any_was_closed() ? EBADF : 0; });
+        [&] { kept.put_back(); }, [](const file_waits& waits) { return waits.any_was_closed() ? EBADF : 0; },
+        [&] {
+          kept.put_back();
+          return plain_select(what, limit);
+        });
     if (!found.ok() && found.error() != EFAULT) {
       kept.put_back();
     }
@@ -176,7 +187,7 @@ timespec left_of(const timespec& time, time_limit& limit) noexcept {
 using namespace annulet::detail;
 
 int annulet_select(int nfds, fd_set* readfds, fd_set* writefds, fd_set* exceptfds, timeval* timeout) {
-  hub_core* const hub = hub_core::current();
+  hub_core* const hub = hub_core::of_caller();
   const select_question what{nfds, {readfds, writefds, exceptfds}, nullptr};
   if (timeout == nullptr) {
     time_limit never(for_ever);
@@ -206,7 +217,7 @@ int annulet_select(int nfds, fd_set* readfds, fd_set* writefds, fd_set* exceptfd
 
 int annulet_pselect(int nfds, fd_set* readfds, fd_set* writefds, fd_set* exceptfds, const timespec* timeout,
                     const sigset_t* mask) {
-  hub_core* const hub = hub_core::current();
+  hub_core* const hub = hub_core::of_caller();
   const select_question what{nfds, {readfds, writefds, exceptfds}, mask};
   if (hub == nullptr || (timeout != nullptr && !is_valid(*timeout)) || !is_readable(mask)) {
     timespec time{};  // the kernel writes there

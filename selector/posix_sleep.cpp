@@ -120,6 +120,9 @@ io_result sleep_on(hub_core& hub, const char* name, clockid_t clock, int flags, 
   if (!copy_from_caller(&time, caller_time, sizeof(time)) || !is_valid(time)) {
     return plain_sleep(clock, flags, caller_time, left);  // refused
   }
+  if (hub.is_in_handler()) {
+    return plain_sleep(clock, flags, caller_time, left);
+  }
   const bool absolute = (flags & TIMER_ABSTIME) != 0;
   const bool steady = is_steady(clock, absolute);
   if (!steady) {
@@ -153,7 +156,7 @@ io_result sleep_anyhow(const char* name, clockid_t clock, int flags, const times
   if (clock == CLOCK_THREAD_CPUTIME_ID) {
     return io_result(-EINVAL);
   }
-  hub_core* const hub = hub_core::current();
+  hub_core* const hub = hub_core::of_caller();
   return hub == nullptr ? plain_sleep(clock, flags, time, left)
                         : sleep_on(*hub, name, clock, flags, time, left);
 }
@@ -165,7 +168,7 @@ io_result sleep_anyhow(const char* name, clockid_t clock, int flags, const times
 using namespace annulet::detail;
 
 unsigned annulet_sleep(unsigned seconds) {
-  hub_core* const hub = hub_core::current();
+  hub_core* const hub = hub_core::of_caller();
   const bool ended_before = hub != nullptr && hub->fibers().is_interrupted();
   timespec time{seconds, 0};
   const int kept = errno;

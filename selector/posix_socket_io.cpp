@@ -74,7 +74,7 @@ io_result peek_at_all(blocking_call& waiting, int socket, int flags, io_result s
 template <class Make>
 ssize_t receive(hub_core& hub, const char* name, int socket, int flags, Make&& make) noexcept {
   try {
-    hub.fibers().breathe_quietly(1);
+    breathe(hub);
     blocking_call waiting(hub, name, socket, direction::reading);
     const io_result got = once_it_need_not_wait(waiting, socket, flags, direction::reading, make);
     if (!got.ok()) {
@@ -90,7 +90,7 @@ ssize_t receive(hub_core& hub, const char* name, int socket, int flags, Make&& m
 // MSG_WAITALL, which has to see what comes with each part.
 ssize_t receive_all(hub_core& hub, const char* name, int socket, msghdr& message, int flags) noexcept {
   try {
-    hub.fibers().breathe_quietly(1);
+    breathe(hub);
     blocking_call waiting(hub, name, socket, direction::reading);
     const msghdr given = message;
     const auto make = [&](int with) {
@@ -121,7 +121,7 @@ ssize_t receive_all(hub_core& hub, const char* name, int socket, msghdr& message
 template <class Make, class Given>
 ssize_t send_on(hub_core& hub, const char* name, int socket, int flags, Make&& make, Given&& given) noexcept {
   try {
-    hub.fibers().breathe_quietly(1);
+    breathe(hub);
     sanitize_before(direction::writing);
     blocking_call waiting(hub, name, socket, direction::writing);
     const io_result sent = once_it_need_not_wait(waiting, socket, flags, direction::writing, make);
@@ -151,7 +151,7 @@ msghdr message_of(iovec& all) noexcept {
 int accept_on(hub_core& hub, const char* name, int socket, sockaddr* peer, socklen_t* peer_size,
               int flags) noexcept {
   try {
-    hub.fibers().breathe_quietly(1);
+    breathe(hub);
     blocking_call waiting(hub, name, socket, direction::reading);
     const bool refused = (flags & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) != 0;
     if (refused || !waiting.may_wait()) {
@@ -169,7 +169,7 @@ int accept_on(hub_core& hub, const char* name, int socket, sockaddr* peer, sockl
 }
 
 io_result connect_on(hub_core& hub, int socket, const sockaddr* peer, socklen_t peer_size) {
-  hub.fibers().breathe_quietly(1);
+  breathe(hub);
   const auto plain = [&] { return kernel(SYS_connect, socket, peer, peer_size); };
   blocking_call waiting(hub, "connect", socket, direction::writing);
   if (!waiting.may_wait()) {
@@ -206,7 +206,7 @@ ssize_t annulet_recv(int socket, void* into, std::size_t size, int flags) {
 
 ssize_t annulet_recvfrom(int socket, void* into, std::size_t size, int flags, sockaddr* sender,
                          socklen_t* sender_size) {
-  hub_core* const hub = hub_core::current();
+  hub_core* const hub = hub_core::of_caller();
   const auto make = [&](int with) {
     return kernel(SYS_recvfrom, socket, into, size, with, sender, sender_size);
   };
@@ -222,7 +222,7 @@ ssize_t annulet_recvfrom(int socket, void* into, std::size_t size, int flags, so
 }
 
 ssize_t annulet_recvmsg(int socket, msghdr* message, int flags) {
-  hub_core* const hub = hub_core::current();
+  hub_core* const hub = hub_core::of_caller();
   const auto make = [&](int with) { return kernel(SYS_recvmsg, socket, message, with); };
   if (hub == nullptr) {
     return as_returned(make(flags));
@@ -240,7 +240,7 @@ ssize_t annulet_send(int socket, const void* from, std::size_t size, int flags) 
 
 ssize_t annulet_sendto(int socket, const void* from, std::size_t size, int flags, const sockaddr* receiver,
                        socklen_t receiver_size) {
-  hub_core* const hub = hub_core::current();
+  hub_core* const hub = hub_core::of_caller();
   const auto make = [&](int with) {
     return kernel(SYS_sendto, socket, from, size, with, receiver, receiver_size);
   };
@@ -252,26 +252,26 @@ ssize_t annulet_sendto(int socket, const void* from, std::size_t size, int flags
 }
 
 ssize_t annulet_sendmsg(int socket, const msghdr* message, int flags) {
-  hub_core* const hub = hub_core::current();
+  hub_core* const hub = hub_core::of_caller();
   const auto make = [&](int with) { return kernel(SYS_sendmsg, socket, message, with); };
   return hub == nullptr ? as_returned(make(flags))
                         : send_on(*hub, "sendmsg", socket, flags, make, [&] { return *message; });
 }
 
 int annulet_accept(int socket, sockaddr* peer, socklen_t* peer_size) {
-  hub_core* const hub = hub_core::current();
+  hub_core* const hub = hub_core::of_caller();
   return hub == nullptr ? as_returned(kernel(SYS_accept4, socket, peer, peer_size, 0))
                         : accept_on(*hub, "accept", socket, peer, peer_size, 0);
 }
 
 int annulet_accept4(int socket, sockaddr* peer, socklen_t* peer_size, int flags) {
-  hub_core* const hub = hub_core::current();
+  hub_core* const hub = hub_core::of_caller();
   return hub == nullptr ? as_returned(kernel(SYS_accept4, socket, peer, peer_size, flags))
                         : accept_on(*hub, "accept4", socket, peer, peer_size, flags);
 }
 
 int annulet_connect(int socket, const sockaddr* peer, socklen_t peer_size) {
-  hub_core* const hub = hub_core::current();
+  hub_core* const hub = hub_core::of_caller();
   if (hub == nullptr) {
     return as_returned(kernel(SYS_connect, socket, peer, peer_size));
   }
