@@ -5,6 +5,7 @@
 
 #include <annulet/runtime/errors.hpp>
 #include <annulet/runtime/fiber.hpp>
+#include <annulet/runtime/switching.hpp>
 
 #include <cerrno>
 #include <system_error>
@@ -72,16 +73,33 @@ class stay {
   stay(const stay&) = delete;
   stay& operator=(const stay&) = delete;
 
-  [[nodiscard]] bool until(deadline limit, scheduler& here) {
+  using park_function = wake_reason (scheduler::*)(waiter&, deadline, wakers);
+  [[nodiscard]] bool until(deadline limit, scheduler& here, park_function park) {
     waiter w(here.running(), "offload");
     job_->wait_with(&w);
-    return here.park(w, limit, wakers::outside) == wake_reason::ready;
+    return (here.*park)(w, limit, wakers::outside) == wake_reason::ready;
   }
 
  private:
   threaded_calls& threads_;
   std::unique_ptr<offload_job>& job_;
 };
+
+// Null where something else came first.
+std::unique_ptr<offloaded> run_in_pool(hub_core& hub, std::unique_ptr<offloaded> work, deadline until,
+                                       stay::park_function park) {
+  threaded_calls& threads = hub.io().threads();
+  auto job = std::make_unique<offload_job>(std::move(work), hub.fibers());
+  if (!threads.submit(*job, worker_pool::urgency::bounded)) {
+    throw std::system_error(EAGAIN, std::generic_category(), "annulet: offload: no thread is to be had");
+  }
+  bool ended = false;
+  {
+    stay waits(threads, job);
+    ended = waits.until(until, hub.fibers(), park);
+  }
+  return ended ? job->take() : nullptr;
+}
 
 [[noreturn]] void throw_late() { throw deadline_passed("annulet: offload: the deadline passed"); }
 
@@ -97,20 +115,20 @@ std::unique_ptr<offloaded> run_offloaded(std::unique_ptr<offloaded> work, deadli
     hub.fibers().breathe(1);
     throw_late();
   }
-  threaded_calls& threads = hub.io().threads();
-  auto job = std::make_unique<offload_job>(std::move(work), hub.fibers());
-  if (!threads.submit(*job, worker_pool::urgency::bounded)) {
-    throw std::system_error(EAGAIN, std::generic_category(), "annulet: offload: no thread is to be had");
-  }
-  bool ended = false;
-  {
-    stay waits(threads, job);
-    ended = waits.until(until, hub.fibers());
-  }
-  if (!ended) {
+  auto done = run_in_pool(hub, std::move(work), until, &scheduler::park);
+  if (done == nullptr) {
     throw_late();
   }
-  return job->take();
+  return done;
+}
+
+std::unique_ptr<offloaded> run_offloaded_or_tell(std::unique_ptr<offloaded> work) {
+  hub_core& hub = hub_core::here("offload");
+  if (hub.fibers().is_shutting_down() || hub.fibers().is_interrupted()) {
+    hub.fibers().breathe_quietly(1);  // its caller may try for ever
+    return nullptr;
+  }
+  return run_in_pool(hub, std::move(work), deadline::never(), &scheduler::park_and_tell);
 }
 
 }  // namespace annulet::detail

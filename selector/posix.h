@@ -7,7 +7,7 @@
  *
  * Signatures, results, errno, what is written back, and which signals end them are those of the Linux call.
  * On a thread without a hub, a forked child's among them, they are the plain call. They may be called by
- * every fiber of a hub, C++ or C, and by threads without one; not by signal handlers. None throws.
+ * every fiber of a hub, C++ or C, and by threads without one. None throws.
  *
  * What differs, because fibers are not threads:
  *
@@ -22,6 +22,10 @@
  *
  *   A descriptor that another fiber closes by annulet_close, or by annulet::close, ends a wait for it at
  * once: POLLNVAL for poll, EBADF for the others. (A thread's poll would go on waiting for the file.)
+ *
+ *   A signal's handler makes plain calls: one that has to wait stops the thread, for whom the handler has
+ * interrupted must not find that others ran meanwhile. (One that blocks no signal, not even its own, is not
+ * known for a handler while fibers run.) It must not close what fibers wait for.
  *
  *   Without a hub, too, they go to the kernel directly, and are no places where pthread_cancel takes effect.
  *
@@ -90,6 +94,12 @@ int annulet_accept4(int socket, struct sockaddr* peer, socklen_t* peer_size, int
 int annulet_connect(int socket, const struct sockaddr* peer, socklen_t peer_size);
 /* As annulet::close: tells whoever waits for the descriptor. Nothing ends it early. */
 int annulet_close(int fd);
+
+/* A thread of the hub's makes the call (<netdb.h>), and four at a time are made. A fiber that is killed, or
+ * late, does not wait for it: EAI_SYSTEM with ECANCELED. */
+struct addrinfo;
+int annulet_getaddrinfo(const char* node, const char* service, const struct addrinfo* hints,
+                        struct addrinfo** found);
 
 #pragma GCC visibility pop
 

@@ -144,5 +144,8 @@
 #ifndef ANNULET_KEEP_close
 #pragma redefine_extname close annulet_close
 #endif
+#ifndef ANNULET_KEEP_getaddrinfo
+#pragma redefine_extname getaddrinfo annulet_getaddrinfo
+#endif
 
 #endif
