@@ -1,0 +1,282 @@
+/* A program that makes a hub and calls the standard names only, with libannulet-posix before libc. Prints
+ * what came of it. usage: entered
+ * parks|resolves|is_killed_resolving|forks|daemonizes|closes_all|locks|calls_at_exit|vforks */
+#define _GNU_SOURCE
+
+#include <annulet/hub/c.h>
+
+#include <errno.h>
+#include <netdb.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static int beats = 0;
+
+static void beat(void* times) {
+  for (int i = *(int*)times; i > 0; --i) {
+    if (usleep(10 * 1000) != 0) {
+      return;
+    }
+    ++beats;
+  }
+}
+
+static annulet_fiber* spawned(void (*run)(void*), void* argument) {
+  annulet_fiber* fiber = NULL;
+  if (annulet_spawn(run, argument, &fiber) != 0) {
+    abort();
+  }
+  return fiber;
+}
+
+static void parks_in(const char* call, int waits, int before) {
+  printf("%s: %d, %s\n", call, waits, beats > before ? "others ran" : "nobody ran");
+}
+
+static int parks(void) {
+  int times = 1000;
+  int pair[2];
+  char byte = 0;
+  annulet_fiber* const ticker = spawned(beat, &times);
+  if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) != 0) {
+    return 1;
+  }
+  struct pollfd none = {pair[0], POLLIN, 0};
+  int before = beats;
+  parks_in("poll", poll(&none, 1, 50), before);
+  before = beats;
+  fd_set reads;
+  FD_ZERO(&reads);
+  FD_SET(pair[0], &reads);
+  struct timeval some = {0, 50 * 1000};
+  parks_in("select", select(pair[0] + 1, &reads, NULL, NULL, &some), before);
+  before = beats;
+  const struct timeval limit = {0, 50 * 1000};
+  setsockopt(pair[0], SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+  parks_in("recv", (int)recv(pair[0], &byte, 1, 0), before);
+  before = beats;
+  parks_in("read", (int)read(pair[0], &byte, 1), before);
+  before = beats;
+  parks_in("sleep", (int)sleep(1), before);
+  annulet_kill(ticker);
+  return annulet_join(ticker);
+}
+
+extern int answers_freed;
+
+struct question {
+  const char* node;
+  int result;
+  int error;
+};
+
+static void resolve(void* argument) {
+  struct question* const mine = argument;
+  struct addrinfo* answer = NULL;
+  mine->result = getaddrinfo(mine->node, "80", NULL, &answer);
+  mine->error = errno;
+  if (mine->result == 0) {
+    mine->result = answer->ai_socktype == 7 ? 0 : 1000;
+    freeaddrinfo(answer);
+  }
+}
+
+static int resolves(void) {
+  int times = 10;
+  struct question known = {"known", 1, 0};
+  struct question unknown = {"unknown", 1, 0};
+  struct question broken = {"broken", 1, 0};
+  annulet_fiber* const all[] = {spawned(resolve, &known), spawned(resolve, &unknown),
+                                spawned(resolve, &broken), spawned(beat, &times)};
+  for (int i = 0; i < 4; ++i) {
+    annulet_join(all[i]);
+  }
+  printf("%d %d %d %d %d\n", known.result, unknown.result == EAI_NONAME, broken.result == EAI_SYSTEM,
+         broken.error == EIO, beats);
+  return 0;
+}
+
+static int is_killed_resolving(void) {
+  struct question killed = {"known", 1, 0};
+  annulet_fiber* const fiber = spawned(resolve, &killed);
+  usleep(100 * 1000);
+  annulet_kill(fiber);
+  annulet_join(fiber);
+  const int too_early = answers_freed;
+  usleep(400 * 1000);
+  printf("%d %d, freed %d then %d\n", killed.result == EAI_SYSTEM, killed.error == ECANCELED, too_early,
+         answers_freed);
+  return 0;
+}
+
+static int end_of(pid_t child) {
+  int status = 0;
+  return waitpid(child, &status, 0) == child && WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+/* A child has no hub, makes plain calls, and may make its own. */
+static int in_child(void) {
+  if (annulet_yield() != -ENOENT || poll(NULL, 0, 1) != 0 || annulet_enter() != 0) {
+    return 1;
+  }
+  int times = 5;
+  beats = 0;
+  annulet_fiber* const ticker = spawned(beat, &times);
+  return annulet_join(ticker) == 0 && beats == 5 && annulet_leave() == 0 ? 4 : 2;
+}
+
+static int forks(void) {
+  int times = 30;
+  annulet_fiber* const ticker = spawned(beat, &times);
+  usleep(50 * 1000);
+  const pid_t child = fork();
+  if (child == 0) {
+    _exit(in_child());
+  }
+  printf("child ended with %d\n", end_of(child));
+  annulet_join(ticker);
+  printf("%d beats\n", beats);
+  return 0;
+}
+
+/* Also from the descriptors that the hub uses itself. */
+static int closes_all(void) {
+  int times = 10;
+  int ends[2];
+  annulet_fiber* const ticker = spawned(beat, &times);
+  usleep(20 * 1000);
+  if (pipe(ends) != 0) {
+    return 1;
+  }
+  for (int fd = 3; fd < 256; ++fd) {
+    close(fd);
+  }
+  annulet_join(ticker);
+  printf("%d, %d beats\n", write(ends[1], "x", 1) == -1 && errno == EBADF, beats);
+  return 0;
+}
+
+static int daemonizes(void) {
+  int done[2];
+  if (pipe(done) != 0) {
+    return 1;
+  }
+  const pid_t child = fork();
+  if (child == 0) {
+    const int became = daemon(1, 1);
+    for (int fd = 3; fd < 256; ++fd) {
+      if (fd != done[1]) {
+        close(fd);
+      }
+    }
+    const char found = became == 0 && in_child() == 4 ? 'd' : 'x';
+    _exit(write(done[1], &found, 1) == 1 ? 0 : 1);
+  }
+  char byte = 0;
+  close(done[1]);
+  const ssize_t told = read(done[0], &byte, 1);
+  printf("%d %c, %d\n", (int)told, byte, end_of(child));
+  return 0;
+}
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+static void lock_and_wait(void* argument) {
+  (void)argument;
+  pthread_mutex_lock(&lock);
+  usleep(100 * 1000);
+  pthread_mutex_unlock(&lock);
+}
+
+static void* lock_in_thread(void* argument) {
+  lock_and_wait(argument);
+  return NULL;
+}
+
+/* One fiber and other threads may; another fiber of the thread is told by trylock. */
+static int locks(void) {
+  pthread_t thread;
+  annulet_fiber* const holder = spawned(lock_and_wait, NULL);
+  annulet_yield();
+  const int busy = pthread_mutex_trylock(&lock) == EBUSY;
+  pthread_create(&thread, NULL, lock_in_thread, NULL);
+  annulet_join(holder);
+  pthread_join(thread, NULL);
+  printf("%d %d\n", busy, pthread_mutex_trylock(&lock));
+  return 0;
+}
+
+static int kept[2];
+static void write_at_exit(void) {
+  char byte = 0;
+  const int wrote = (int)write(kept[1], "x", 1);
+  printf("at exit: %d %d\n", wrote, (int)read(kept[0], &byte, 1));
+}
+
+static void end_here(void* argument) {
+  (void)argument;
+  exit(7);
+}
+
+/* With the hub alive, and from a fiber. */
+static int calls_at_exit(void) {
+  if (pipe(kept) != 0 || atexit(write_at_exit) != 0) {
+    return 1;
+  }
+  annulet_join(spawned(end_here, NULL));
+  return 1;
+}
+
+static void read_one(void* argument) {
+  char byte = 0;
+  beats += (int)read(*(int*)argument, &byte, 1);
+}
+
+/* The child of a vfork has this process's memory, and descriptors of its own. */
+static int vforks(void) {
+  int ends[2];
+  if (pipe(ends) != 0) {
+    return 1;
+  }
+  annulet_fiber* const reader = spawned(read_one, &ends[0]);
+  annulet_yield();
+  const pid_t child = vfork();
+  if (child == 0) {
+    close(ends[0]);
+    close(ends[1]);
+    _exit(5);
+  }
+  const int ended = end_of(child);
+  const int wrote = (int)write(ends[1], "x", 1);
+  annulet_join(reader);
+  printf("%d %d %d\n", ended, wrote, beats);
+  return 0;
+}
+
+static const struct {
+  const char* name;
+  int (*run)(void);
+} acts[] = {
+    {"parks", parks}, {"resolves", resolves},           {"is_killed_resolving", is_killed_resolving},
+    {"forks", forks}, {"daemonizes", daemonizes},       {"closes_all", closes_all},
+    {"locks", locks}, {"calls_at_exit", calls_at_exit}, {"vforks", vforks},
+};
+
+int main(int argc, char** argv) {
+  for (size_t i = 0; argc == 2 && i < sizeof(acts) / sizeof(*acts); ++i) {
+    if (strcmp(argv[1], acts[i].name) == 0) {
+      const int entered = annulet_enter();
+      const int status = acts[i].run();
+      const int left = annulet_leave();
+      fflush(stdout);
+      return entered == 0 && left == 0 ? status : 99;
+    }
+  }
+  return 64;
+}
