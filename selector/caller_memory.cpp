@@ -3,6 +3,8 @@
 #include <annulet/hub/syscalls.hpp>
 #include <annulet/runtime/scheduler.hpp>
 
+#include <algorithm>
+#include <array>
 #include <cstdint>
 #include <cstring>
 #include <span>
@@ -45,52 +47,66 @@ std::uintptr_t running_stack_end() noexcept {
   return reinterpret_cast<std::uintptr_t>(all.data()) + all.size();
 }
 
-bool is_on_own_stack(const void* start, std::size_t size) noexcept {
-  const auto from = reinterpret_cast<std::uintptr_t>(start);
+bool are_on_own_stack(std::span<const caller_memory> pieces) noexcept {
+  const auto here = reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0));
   const std::uintptr_t end = running_stack_end();
-  return from >= reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0)) && from <= end &&
-         size <= end - from;
+  return std::ranges::all_of(pieces, [&](const caller_memory& piece) {
+    const auto from = reinterpret_cast<std::uintptr_t>(piece.theirs);
+    return from >= here && from <= end && piece.size <= end - from;
+  });
 }
 
-iovec vector_of(const void* start, std::size_t size) noexcept { return {const_cast<void*>(start), size}; }
-
-// One of process_vm_readv and process_vm_writev on this very process.
-std::size_t copied(long call, const void* ours, const void* theirs, std::size_t size) noexcept {
-  const iovec local = vector_of(ours, size);
-  const iovec remote = vector_of(theirs, size);
-  const io_result moved = kernel(call, kernel(SYS_getpid).value(), &local, 1, &remote, 1, 0);
-  return moved.ok() ? moved.value() : 0;
+// One of process_vm_readv and process_vm_writev on this very process. Whether it did all.
+bool copied(long call, std::span<const caller_memory> pieces) noexcept {
+  std::array<iovec, 4> ours;
+  std::array<iovec, 4> theirs;
+  std::size_t all = 0;
+  for (std::size_t i = 0; i < pieces.size(); ++i) {
+    ours.at(i) = {pieces[i].ours, pieces[i].size};
+    theirs.at(i) = {pieces[i].theirs, pieces[i].size};
+    all += pieces[i].size;
+  }
+  const io_result moved =
+      kernel(call, kernel(SYS_getpid).value(), ours.data(), pieces.size(), theirs.data(), pieces.size(), 0);
+  return moved.ok() && moved.value() == all;
 }
 
 // A filter may forbid it; then there is no way but to trust the caller.
 bool may_copy() noexcept {
   static const bool allowed = [] {
-    const char from = 1;
+    char from = 1;
     char to = 0;
-    return copied(SYS_process_vm_readv, &to, &from, 1) == 1;
+    const caller_memory one{&from, &to, 1};
+    return copied(SYS_process_vm_readv, {&one, 1});
   }();
   return allowed;
 }
 
-}  // namespace
-
-std::size_t read_from_caller(void* to, const void* from, std::size_t size) noexcept {
-  if (size == 0) {
-    return 0;
-  }
-  if (from != nullptr && (is_on_own_stack(from, size) || !may_copy())) {
-    std::memcpy(to, from, size);
-    return size;
-  }
-  return copied(SYS_process_vm_readv, to, from, size);
+bool may_be_touched(std::span<const caller_memory> pieces) noexcept {
+  const auto is_somewhere = [](const caller_memory& piece) { return piece.theirs != nullptr; };
+  return are_on_own_stack(pieces) || (!may_copy() && std::ranges::all_of(pieces, is_somewhere));
 }
 
-bool copy_to_caller(void* to, const void* from, std::size_t size) noexcept {
-  if (to != nullptr && (is_on_own_stack(to, size) || !may_copy())) {
-    std::memcpy(to, from, size);
-    return true;
+}  // namespace
+
+bool copy_from_caller(std::span<const caller_memory> pieces) noexcept {
+  if (!may_be_touched(pieces)) {
+    return copied(SYS_process_vm_readv, pieces);
   }
-  return copied(SYS_process_vm_writev, from, to, size) == size;
+  for (const caller_memory& piece : pieces) {
+    std::memcpy(piece.ours, piece.theirs, piece.size);
+  }
+  return true;
+}
+
+bool copy_to_caller(std::span<const caller_memory> pieces) noexcept {
+  if (!may_be_touched(pieces)) {
+    return copied(SYS_process_vm_writev, pieces);
+  }
+  for (const caller_memory& piece : pieces) {
+    std::memcpy(piece.theirs, piece.ours, piece.size);
+  }
+  return true;
 }
 
 }  // namespace annulet::detail

@@ -101,17 +101,20 @@ class time_limit {
   return mask == nullptr ? nullptr : reinterpret_cast<const sigset_t*>(&all);
 }
 
+// Each finds something, and what the program then does with it may take long.
+constexpr std::size_t work_of_event_loop = 8;
+
 // `ask()` makes the plain call without waiting, and with no_signals(): 0 is "nothing yet". It also looks at
 // what it was given, so `watch(waits)`, which says what to wait for, is called only after it and may trust
-// that. `before_park()` comes before each park. `check(waits)` is asked after each, before the plain call,
+// that. `check(waits)` is asked after each, before the plain call,
 // for what that cannot know: an errno, or 0. `plainly()` makes the plain call as it came: for a handler,
 // which must not park.
-template <class Ask, class Watch, class BeforePark, class Check, class Plainly>
+template <class Ask, class Watch, class Check, class Plainly>
 [[nodiscard]] io_result ask_or_wait(hub_core& hub, const char* name, int fd, time_limit& limit,
-                                    const sigset_t* mask, Ask&& ask, Watch&& watch, BeforePark&& before_park,
-                                    Check&& check, Plainly&& plainly) noexcept {
+                                    const sigset_t* mask, Ask&& ask, Watch&& watch, Check&& check,
+                                    Plainly&& plainly) noexcept {
   try {
-    if (hub.fibers().due_to_breathe(1) && !hub.is_in_handler()) {
+    if (hub.fibers().due_to_breathe(work_of_event_loop) && !hub.is_in_handler()) {
       limit.begin();
       hub.fibers().breathe_quietly(0);
     }
@@ -132,7 +135,6 @@ template <class Ask, class Watch, class BeforePark, class Check, class Plainly>
     file_waits waits(hub, name, fd);
     watch(waits);
     for (;;) {
-      before_park();
       const wake_reason why = waits.park(limit.end(), signals);
       if (why == wake_reason::signalled) {
         return io_result(-EINTR);

@@ -40,7 +40,7 @@ int epoll_wait_on(hub_core& hub, const char* name, const epoll_question& what, s
         waits.make_room(1);
         waits.add(what.epoll, POLLIN);
       },
-      [] {}, [](const file_waits& waits) { return waits.was_closed(0) ? EBADF : 0; }, plainly));
+      [](const file_waits& waits) { return waits.was_closed(0) ? EBADF : 0; }, plainly));
 }
 
 }  // namespace

@@ -114,7 +114,7 @@ int poll_on(hub_core& hub, const char* name, std::span<pollfd> fds, const timesp
         watch_all(asked, waits);
         waiting = &waits;
       },
-      [] {}, [](const file_waits&) { return 0; }, [&] { return plain_poll(fds, timeout, mask); });
+      [](const file_waits&) { return 0; }, [&] { return plain_poll(fds, timeout, mask); });
   kept.tell(fds);
   return as_returned(found);
 }

@@ -1,6 +1,6 @@
-// The kernel writes its answer over the sets that it was asked about. So they are kept, and put back before
-// the fiber parks: while it is parked, whenever the kernel is asked again, and where the call ends without an
-// answer, they are as the caller gave them.
+// The kernel is asked about copies of the sets, taken when the call begins, and its answer is what the
+// caller's memory gets, when there is one: until then others may use that memory, as while a plain call
+// waits.
 
 #include "caller_memory.hpp"
 #include "drop_in.hpp"
@@ -12,9 +12,10 @@
 #include <algorithm>
 #include <array>
 #include <bit>
-#include <cstdio>
 #include <memory>
 #include <span>
+
+#include <fcntl.h>
 
 namespace annulet::detail {
 
@@ -27,88 +28,29 @@ constexpr int bits_a_word = 8 * sizeof(set_word);
 constexpr std::array<std::uint16_t, 3> masks = {POLLIN | POLLRDNORM | POLLRDBAND,
                                                 POLLOUT | POLLWRNORM | POLLWRBAND, POLLPRI};
 
-// How many numbers the process has room for. The kernel looks at none beyond, however large the sets are.
-int room_for_numbers() noexcept {
-  int room = 0;
-  if (std::FILE* const status = std::fopen("/proc/thread-self/status", "re")) {
-    std::array<char, 256> line{};
-    while (std::fgets(line.data(), line.size(), status) != nullptr &&
-           std::sscanf(line.data(), "FDSize: %d", &room) != 1) {
-    }
-    std::fclose(status);
+// Whether the kernel looks at the bit of this number, as it does below the size of the process's table of
+// descriptors. Of the numbers there it refuses those that are not open. Throws std::bad_alloc.
+bool is_in_table(int number) {
+  if (kernel(SYS_fcntl, number, F_GETFD).ok()) {
+    return true;
   }
-  constexpr int most = 1 << 20;  // as many as a process may have, where nobody has asked for more
-  return room > 0 ? room : most;
+  const auto word = static_cast<std::size_t>(number / bits_a_word);
+  const auto only_this = std::make_unique<set_word[]>(word + 1);
+  only_this[word] = set_word{1} << number % bits_a_word;
+  timespec none{};
+  const io_result asked = kernel(SYS_pselect6, number + 1, only_this.get(), nullptr, nullptr, &none, nullptr);
+  return asked.error() == EBADF;
 }
 
-class kept_sets {
- public:
-  // Throws std::bad_alloc. Without it, none are kept.
-  void keep(int nfds, const std::array<fd_set*, 3>& sets) {
-    sets_ = sets;
-    constexpr int many = 1 << 16;
-    if (nfds > many) {
-      nfds = std::min(nfds, room_for_numbers());
-    }
-    nfds = std::max(nfds, 0);  // it is refused
-    words_ = static_cast<std::size_t>((nfds + bits_a_word - 1) / bits_a_word);
-    if (words_ > few) {
-      larger_ = std::make_unique<set_word[]>(3 * words_);
-      kept_ = larger_.get();
-    } else {
-      std::fill_n(kept_, 3 * words_, set_word{0});
-    }
-    for (std::size_t i = 0; i < 3; ++i) {
-      if (sets_[i] != nullptr) {
-        readable_[i] = read_from_caller(of(i), sets_[i], words_ * sizeof(set_word)) / sizeof(set_word);
-      }
-    }
+// How many bits the kernel reads and writes at most: as many as the table has room for, which doubles when it
+// grows, or `size`. Sets are often said to be larger than they are. Throws std::bad_alloc.
+int bits_in_use(int nfds, int size) {
+  constexpr int most = 1 << 30;
+  while (size < std::min(nfds, most) && is_in_table(size)) {
+    size *= 2;
   }
-
-  // Writes to nothing that the kernel has not written to.
-  void put_back() noexcept {
-    for (std::size_t i = 0; i < 3; ++i) {
-      set_word* const set = reinterpret_cast<set_word*>(sets_[i]);
-      for (std::size_t at = 0; at < readable_[i]; ++at) {
-        if (set[at] != of(i)[at]) {
-          set[at] = of(i)[at];
-        }
-      }
-    }
-  }
-
-  // each(fd, mask) for every number that some set has.
-  template <class Each>
-  void for_each(int nfds, Each&& each) const {
-    for (std::size_t at = 0; at < words_; ++at) {
-      set_word any = of(0)[at] | of(1)[at] | of(2)[at];
-      for (; any != 0; any &= any - 1) {
-        const int bit = std::countr_zero(any);
-        const int fd = static_cast<int>(at) * bits_a_word + bit;
-        unsigned mask = 0;
-        for (std::size_t i = 0; i < 3; ++i) {
-          mask |= (of(i)[at] >> bit & 1) != 0 ? masks[i] : 0U;
-        }
-        if (fd < nfds) {
-          each(fd, static_cast<std::uint16_t>(mask));
-        }
-      }
-    }
-  }
-
- private:
-  static constexpr std::size_t few = FD_SETSIZE / bits_a_word;
-
-  [[nodiscard]] set_word* of(std::size_t set) noexcept { return kept_ + set * words_; }
-  [[nodiscard]] const set_word* of(std::size_t set) const noexcept { return kept_ + set * words_; }
-
-  std::array<fd_set*, 3> sets_{};
-  std::size_t words_ = 0;  // of each
-  std::array<std::size_t, 3> readable_{};
-  std::array<set_word, 3 * few> small_;
-  std::unique_ptr<set_word[]> larger_;
-  set_word* kept_ = small_.data();
-};
+  return std::min(size, nfds);
+}
 
 struct select_question {
   int nfds;
@@ -124,6 +66,102 @@ struct select_question {
   }
 };
 
+// Copies of what a caller asks, and room for the answer.
+class copied_sets {
+ public:
+  // False where not all can be read. Each set is taken to have room for an fd_set, unless there is nothing
+  // behind it. Throws std::bad_alloc.
+  [[nodiscard]] bool copy(const select_question& what) {
+    constexpr int smallest_table = 64;
+    return copy(what, bits_in_use(what.nfds, FD_SETSIZE)) ||
+           copy(what, bits_in_use(what.nfds, smallest_table));
+  }
+  // Whether all could be written.
+  [[nodiscard]] bool tell() const noexcept { return copy_to_caller(pieces(answer())); }
+
+  [[nodiscard]] io_result ask(const sigset_t* mask) noexcept {
+    std::copy_n(asked_, 3 * words_, answer());
+    select_question now{nfds_, {}, mask};
+    for (std::size_t i = 0; i < 3; ++i) {
+      now.sets[i] = theirs_[i] == nullptr ? nullptr : reinterpret_cast<fd_set*>(of(answer(), i));
+    }
+    timespec none{};
+    return now.plain(&none);
+  }
+
+  // Throws std::bad_alloc.
+  void watch(file_waits& waits) const {
+    std::size_t count = 0;
+    for_each([&](int, std::uint16_t) { ++count; });
+    waits.make_room(count);
+    for_each([&](int fd, std::uint16_t mask) { waits.add(fd, mask); });
+  }
+
+ private:
+  static constexpr std::size_t few = FD_SETSIZE / bits_a_word;
+
+  [[nodiscard]] bool copy(const select_question& what, int nfds) {
+    nfds_ = nfds;
+    words_ = static_cast<std::size_t>((nfds_ + bits_a_word - 1) / bits_a_word);
+    if (words_ > few) {
+      larger_ = std::make_unique<set_word[]>(6 * words_);
+      asked_ = larger_.get();
+    } else {
+      asked_ = small_.data();
+      std::fill_n(asked_, 3 * words_, set_word{0});
+    }
+    theirs_ = what.sets;
+    return copy_from_caller(pieces(asked_));
+  }
+  // Of the sets that there are, beside those of ours.
+  struct piece_list {
+    std::array<caller_memory, 3> all;
+    std::size_t count = 0;
+
+    // NOLINTNEXTLINE: implicit, it is nothing else
+    operator std::span<const caller_memory>() const noexcept { return std::span(all).first(count); }
+  };
+  [[nodiscard]] piece_list pieces(set_word* ours) const noexcept {
+    piece_list found;
+    for (std::size_t i = 0; i < 3; ++i) {
+      if (theirs_[i] != nullptr && words_ != 0) {
+        found.all.at(found.count++) = {theirs_[i], of(ours, i), words_ * sizeof(set_word)};
+      }
+    }
+    return found;
+  }
+  [[nodiscard]] set_word* of(set_word* sets, std::size_t which) const noexcept {
+    return sets + which * words_;
+  }
+  [[nodiscard]] set_word* answer() const noexcept { return asked_ + 3 * words_; }
+
+  // each(fd, mask) for every number that some set has.
+  template <class Each>
+  void for_each(Each&& each) const {
+    for (std::size_t at = 0; at < words_; ++at) {
+      set_word any = of(asked_, 0)[at] | of(asked_, 1)[at] | of(asked_, 2)[at];
+      for (; any != 0; any &= any - 1) {
+        const int bit = std::countr_zero(any);
+        const int fd = static_cast<int>(at) * bits_a_word + bit;
+        unsigned mask = 0;
+        for (std::size_t i = 0; i < 3; ++i) {
+          mask |= (of(asked_, i)[at] >> bit & 1) != 0 ? masks[i] : 0U;
+        }
+        if (fd < nfds_) {
+          each(fd, static_cast<std::uint16_t>(mask));
+        }
+      }
+    }
+  }
+
+  int nfds_ = 0;
+  std::array<fd_set*, 3> theirs_{};
+  std::size_t words_ = 0;  // of each
+  std::array<set_word, 6 * few> small_;
+  std::unique_ptr<set_word[]> larger_;
+  set_word* asked_ = small_.data();
+};
+
 // What is left of the time is told by the limit.
 io_result plain_select(const select_question& what, time_limit& limit) noexcept {
   limit.begin();
@@ -133,33 +171,26 @@ io_result plain_select(const select_question& what, time_limit& limit) noexcept 
 
 io_result select_on(hub_core& hub, const char* name, const select_question& what,
                     time_limit& limit) noexcept {
-  const select_question quiet{what.nfds, what.sets, no_signals(what.mask)};
   try {
-    kept_sets kept;
-    if (!limit.is_zero() || what.mask != nullptr) {
-      kept.keep(what.nfds, what.sets);
+    const bool looks = limit.is_zero() && what.mask == nullptr;
+    const auto look = [&] {
+      timespec none{};
+      return what.plain(&none);
+    };
+    if (what.nfds < 0) {
+      return look();  // refused
+    }
+    copied_sets sets;
+    if (!looks && !sets.copy(what)) {
+      return io_result(-EFAULT);
     }
     const io_result found = ask_or_wait(
         hub, name, waiter::no_descriptor, limit, what.mask,
-        [&] {
-          timespec none{};
-          return quiet.plain(&none);
-        },
-        [&](file_waits& waits) {
-          std::size_t count = 0;
-          kept.for_each(what.nfds, [&](int, std::uint16_t) { ++count; });
-          waits.make_room(count);
-          kept.for_each(what.nfds, [&](int fd, std::uint16_t mask) { waits.add(fd, mask); });
-        },
-        [&] { kept.put_back(); }, [](const file_waits& waits) { return waits.any_was_closed() ? EBADF : 0; },
-        [&] {
-          kept.put_back();
-          return plain_select(what, limit);
-        });
-    if (!found.ok() && found.error() != EFAULT) {
-      kept.put_back();
-    }
-    return found;
+        [&] { return looks ? look() : sets.ask(no_signals(what.mask)); },
+        [&](file_waits& waits) { sets.watch(waits); },
+        [](const file_waits& waits) { return waits.any_was_closed() ? EBADF : 0; },
+        [&] { return plain_select(what, limit); });
+    return found.ok() && !looks && !sets.tell() ? io_result(-EFAULT) : found;
   } catch (const std::bad_alloc&) {
     return io_result(-ENOMEM);
   }
