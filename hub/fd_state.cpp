@@ -142,6 +142,7 @@ void fd_state::request_ended() noexcept {
   }
   if (closers_.empty() && std::exchange(orphaned_, false)) {
     closing_ = false;
+    hub_.dismiss_watchers(*this);
     (void)kernel(SYS_close, number_);
   }
   while (!closers_.empty()) {

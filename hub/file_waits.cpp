@@ -55,6 +55,9 @@ void file_waits::add(int fd, std::uint16_t mask) {
   f.begin(*this, fd, mask);
   hub_.attach(f, fd);
   watches_[count_++] = &f;
+  if (const fd_state* const known = hub_.find_state(fd); known != nullptr && known->closing()) {
+    f.closed = any_closed_ = true;  // all but its number
+  }
 }
 
 void file_waits::arm(file& f) noexcept {
@@ -87,6 +90,9 @@ wake_reason file_waits::park(deadline until, const signal_terms& signals) {
   if (fibers.is_interrupted()) {
     fibers.breathe_quietly(1);  // its caller may try for ever
     return wake_reason::interrupted;
+  }
+  if (any_closed_) {
+    return wake_reason::ready;
   }
   for (std::size_t i = 0; i < count_; ++i) {
     arm(files_[i]);

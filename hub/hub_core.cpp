@@ -142,7 +142,10 @@ void hub_core::drain(watch_list& watches, Each&& each) noexcept {
 
 void hub_core::prepare_close(fd_state& file) noexcept {
   file.begin_closing();
-  // From here on the number may get a new owner, of whom these must not hear.
+  dismiss_watchers(file);
+}
+
+void hub_core::dismiss_watchers(fd_state& file) noexcept {
   drain(file.watchers, [this](std::span<watch* const> told) {
     for (watch* const w : told) {
       closed_.push_back(*w);
@@ -155,6 +158,7 @@ void hub_core::prepare_close(fd_state& file) noexcept {
 void hub_core::prepare_close_and_wait(fd_state& file) {
   prepare_close(file);
   file.await_requests();
+  dismiss_watchers(file);  // who came meanwhile
   file.end_closing();
 }
 

@@ -85,7 +85,9 @@ class hub_core final : public idle_source {
   // For a file that is about to be closed: tells everybody who waits for it or watches it, and lets the
   // watches go. Requests may still be in flight then.
   void prepare_close(fd_state& file) noexcept;
-  // The same, and parks until no request is in flight any more. Nothing interrupts it.
+  // The half of it that is about watches. The number may get a new owner, of whom these must not hear.
+  void dismiss_watchers(fd_state& file) noexcept;
+  // The whole, and parks until no request is in flight any more. Nothing interrupts it.
   void prepare_close_and_wait(fd_state& file);
 
   // One that the hub has for itself: no business of who closes all that there is.

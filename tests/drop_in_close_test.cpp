@@ -173,3 +173,33 @@ TEST_CASE("a child that a fiber forks, with a hub of its own, tells bad pointers
   }).join();
   CHECK(status == 0);
 }
+
+TEST_CASE("who begins to wait while close waits for a request is told as well, and holds nothing") {
+  const annulet::hub hub;
+  sockaddr_in name{};
+  descriptor listener = blocking_listener(name);
+  const int fd = listener.release();
+  auto accepts = parked_in([fd] { return annulet_accept(fd, nullptr, nullptr); }, true);
+  pollfd late_poll{fd, POLLIN, 0};
+  fd_set reads;
+  FD_ZERO(&reads);
+  FD_SET(fd, &reads);
+  // These run when close is parked.
+  auto polls = annulet::spawn([&] { return annulet_poll(&late_poll, 1, 5000); });
+  auto selects = annulet::spawn([&] {
+    errno = 0;
+    const long result = annulet_select(fd + 1, &reads, nullptr, nullptr, nullptr);
+    return outcome{result, errno};
+  });
+  CHECK(annulet_close(fd) == 0);
+  const descriptor again(require_ok(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), "socket"));
+  CHECK(::bind(again.get(), reinterpret_cast<sockaddr*>(&name), sizeof(name)) == 0);
+  const outcome accepted = accepts.get();
+  CHECK(accepted.result == -1);
+  CHECK(accepted.error == EBADF);
+  CHECK(polls.get() == 1);
+  CHECK(late_poll.revents == POLLNVAL);
+  const outcome selected = selects.get();
+  CHECK(selected.result == -1);
+  CHECK(selected.error == EBADF);
+}
