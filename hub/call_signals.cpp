@@ -29,6 +29,20 @@ bool restarts_calls(int signal) noexcept {
   return ::sigaction(signal, nullptr, &now) == 0 && (now.sa_flags & SA_RESTART) != 0;
 }
 
+bool is_handled(int signal) noexcept {
+  struct sigaction now {};
+  return ::sigaction(signal, nullptr, &now) == 0 && now.sa_handler != SIG_DFL && now.sa_handler != SIG_IGN;
+}
+
+// Those that stop the process: it goes on as if nothing had been.
+signal_mask unhandled_stops() noexcept {
+  signal_mask found = 0;
+  for (const int signal : {SIGTSTP, SIGTTIN, SIGTTOU}) {
+    found |= is_handled(signal) ? 0 : bit_of(signal);
+  }
+  return found;
+}
+
 }  // namespace
 
 call_signals::call_signals(hub_core& hub, int own) noexcept
@@ -140,9 +154,10 @@ void call_signals::wait(deadline until) noexcept {
     return;  // since the last look; after_look() takes it
   }
   const signal_mask thread = thread_mask();
-  listen(let_in_by_any(thread));
   const auto common = common_mask(thread);
-  if (attached() && !(common && has_to_let_in())) {
+  const bool lets_in = common && has_to_let_in();
+  listen(let_in_by_any(thread) & ~(lets_in ? unhandled_stops() : 0));
+  if (attached() && !lets_in) {
     wait_and_take(until, thread);
   } else {
     wait_as_one(until, thread, common.value_or(thread & ~let_in_by_any(thread)));
@@ -153,13 +168,24 @@ void call_signals::wait(deadline until) noexcept {
 bool call_signals::has_to_let_in() const noexcept { return on_main_thread_ && !::__libc_single_threaded; }
 
 void call_signals::wait_and_take(deadline until, signal_mask thread) noexcept {
+  before_handler_ = thread;
   (void)set_thread_mask(thread | all_signals);
-  const signal_mask mask = thread | let_in_by_any(thread);
+  const signal_mask mask = thread | (is_blocking_all() ? all_signals : let_in_by_any(thread));
   (void)hub_.io().wait(until, &mask);
   if (std::exchange(told_, false)) {
     (void)take_pending(thread);
   }
   (void)set_thread_mask(thread);
+  before_handler_.reset();
+}
+
+// Every fiber is in a call with a mask of its own: what none of them lets in comes afterwards.
+bool call_signals::is_blocking_all() const noexcept {
+  std::size_t calls = 0;
+  for (const group& one : groups_) {
+    calls += one.calls;
+  }
+  return inheriting_ == 0 && calls == hub_.fibers().fibers() + 1;  // and main
 }
 
 // Without a descriptor there is nothing to hear but that the wait was interrupted, which a ring says only
@@ -213,9 +239,9 @@ bool call_signals::take_for(signal_mask mask) noexcept {
 
 bool call_signals::take(int signal, signal_mask thread) noexcept {
   const bool restarts = asking_ != 0 && restarts_calls(signal);  // before: it may be reset
-  before_handler_ = thread;
+  const auto outside = std::exchange(before_handler_, thread);
   const bool handled = open_for(signal);
-  before_handler_.reset();
+  before_handler_ = outside;
   if (!handled) {
     return false;  // ignored, or another thread was faster
   }

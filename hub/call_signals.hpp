@@ -5,16 +5,18 @@
 // mask. One that runs while fibers run interrupts nobody. One that comes while the thread waits ends the
 // calls whose mask lets it in. How that is seen, by an event of a signalfd that is polled and never read:
 //
-//   the wait blocks             and its event means
-//   what anybody lets in, and   the pending ones are taken one by one: the mask is opened for that signal,
-//   its what nobody does            handler runs, and those end that let it in what the one mask of all
-//   nothing pending: a handler has run, inside the wait, and all end parked calls does
+//   1. The wait blocks what anybody lets in. The event means that some are pending. They are taken one by
+//      one: the mask is opened for that signal, its handler runs, and those calls end that let it in.
+//   2. The wait blocks what the one mask of all parked calls does. The event, with nothing pending,
+//      means that a handler has run, inside the wait, and all end.
 //
 // The second only where it is needed: on the main thread, beside other threads, where all have one mask and
-// none asks which signal it was. For of a signal to the process, which any thread may take, the kernel lets
-// the main thread have it that does not block it, as a plain call does not. It is less exact. Where another
-// hub hears of the signal, too, and is faster, these calls end as well; on epoll they also end where the
-// process was stopped and goes on.
+// none asks which signal it was (a read does, for handlers with SA_RESTART do not end it). For of a signal to
+// the process, which any thread may take, the kernel lets the main thread have it that does not block it, as
+// a plain call does not. It is less exact. Where another hub hears of the signal, too, and is faster, these
+// calls end as well; on epoll they also end where the process was stopped and goes on.
+//
+// What no call lets in is left alone, unless every fiber is in a call that blocks it.
 //
 // While a handler runs that was let in by the first way, all signals are blocked, but those of faults: a
 // second one would not be accounted for. A child forked there gets the mask of before.
@@ -107,6 +109,7 @@ class call_signals final : public watch {
   // Whether a handler has run.
   bool take(int signal, signal_mask thread) noexcept;
   void end_all() noexcept;
+  [[nodiscard]] bool is_blocking_all() const noexcept;
   void end(parked_call& call) noexcept;
   void forget(const parked_call& call) noexcept;
   void close_descriptor() noexcept;

@@ -133,3 +133,27 @@ TEST_CASE("a signal ends a connect to a Unix socket that takes nobody now") {
     }
   }
 }
+
+TEST_CASE("what the masks of all fibers block comes when the call is over") {
+  same_io_in_both(
+      [](const io_calls_of& c, scene_notes& notes) {
+        const counted_signal usr1(SIGUSR1);
+        const timespec limit{0, 30'000'000};
+        sigset_t mask;
+        sigemptyset(&mask);
+        sigaddset(&mask, SIGUSR1);
+        int during = 0;
+        {
+          const once_asleep acts([&, self = ::pthread_self()] {
+            ::pthread_kill(self, SIGUSR1);
+            std::this_thread::sleep_for(10ms);
+            during = usr1.times();
+          });
+          const bool parks = c.read != annulet::test::plain_io.read;
+          notes.result("ppoll", (parks ? annulet_ppoll : ::ppoll)(nullptr, 0, &limit, &mask));
+        }
+        notes.note("during", during);
+        notes.note("after", usr1.times());
+      },
+      annulet::test::beside::nobody);
+}
