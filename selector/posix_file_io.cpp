@@ -94,7 +94,7 @@ io_result carried_out(const file_call& call, blocking_call& waiting, file_call::
 // One transfer, whole or in part, or the error that the call ends with.
 io_result transfer(hub_core& hub, const file_call& call, blocking_call& waiting, bool nothing_yet) {
   const bool occupied = !hub.transfers().none() && hub.transfers().find(call.fd) != nullptr;
-  for (bool woken = false;; woken = true) {
+  for (bool woken = false, ended = false;;) {
     const io_result moved = occupied ? io_result(-EAGAIN) : call.without_waiting();
     if (moved.error() != EAGAIN && moved.error() != EOPNOTSUPP) {
       return moved;
@@ -116,12 +116,17 @@ io_result transfer(hub_core& hub, const file_call& call, blocking_call& waiting,
     if (!waiting.may_wait()) {
       return io_result(-EAGAIN);
     }
-    if (woken && call.reads() && is_shut_down(call.fd)) {
+    if (ended) {
       return io_result(0);
+    }
+    ended = woken && call.reads() && is_shut_down(call.fd);
+    if (ended) {
+      continue;  // what came before the end may have come after the call
     }
     if (const int error = waiting.wait(nothing_yet); error != 0) {
       return io_result(-error);
     }
+    woken = true;
   }
 }
 

@@ -31,14 +31,18 @@ bool never_waits(int socket, int flags, direction way) noexcept {
 // make(flags): the plain call. Once something has come of it, or an error.
 template <class Make>
 io_result once_it_need_not_wait(blocking_call& waiting, int socket, int flags, direction way, Make&& make) {
-  for (bool woken = false;; woken = true) {
+  for (bool woken = false, ended = false;;) {
     const io_result made = make(flags | MSG_DONTWAIT);
     const bool connects = made.error() == EINPROGRESS && (flags & MSG_FASTOPEN) != 0;
     if ((made.error() != EAGAIN && !connects) || never_waits(socket, flags, way) || !waiting.may_wait()) {
       return made;
     }
-    if (woken && way == direction::reading && is_shut_down(socket)) {
+    if (ended) {
       return io_result(0);
+    }
+    ended = woken && way == direction::reading && is_shut_down(socket);
+    if (ended) {
+      continue;  // what came before the end may have come after the call
     }
     if (connects) {
       flags &= ~MSG_FASTOPEN;  // the connection is begun, and nothing sent
@@ -46,6 +50,7 @@ io_result once_it_need_not_wait(blocking_call& waiting, int socket, int flags, d
     if (const int error = waiting.wait(true); error != 0) {
       return io_result(-error);
     }
+    woken = true;
   }
 }
 

@@ -1,0 +1,123 @@
+// What calls on sockets do where others come between, or ask for what few programs do, each scene plainly and
+// as a drop-in.
+
+#include "support/counted_signal.hpp"
+#include "support/cpu_time.hpp"
+#include "support/full_ends.hpp"
+#include "support/page_before_nothing.hpp"
+#include "support/refused_calls.hpp"
+#include "support/texts.hpp"
+#include "support/two_ends.hpp"
+#include "support/while_waiting.hpp"
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <csignal>
+#include <cstring>
+#include <functional>
+#include <limits>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include <linux/errqueue.h>
+#include <sys/un.h>
+#include <ucontext.h>
+
+using namespace std::chrono_literals;
+using annulet::test::at_last;
+using annulet::test::descriptor;
+using annulet::test::ends;
+using annulet::test::io_calls_of;
+using annulet::test::kind;
+using annulet::test::later;
+using annulet::test::make_ends;
+using annulet::test::once_asleep;
+using annulet::test::page_before_nothing;
+using annulet::test::require_ok;
+using annulet::test::same_io_in_both;
+using annulet::test::scene_notes;
+using annulet::test::set_limit;
+using annulet::test::write_text;
+
+namespace {
+
+#if defined(__x86_64__)
+
+// Done once, right before this thread's next poll(2).
+thread_local std::function<void()> before_poll;
+
+// The filter traps poll(2), so it is ppoll(2) that is made.
+void poll_after_act(int, siginfo_t*, void* context) {
+  if (before_poll) {
+    std::exchange(before_poll, nullptr)();
+  }
+  auto& registers = static_cast<ucontext_t*>(context)->uc_mcontext.gregs;
+  const auto milliseconds = static_cast<int>(registers[REG_RDX]);
+  const timespec limit{milliseconds / 1000, milliseconds % 1000 * 1'000'000L};
+  const long found = ::syscall(SYS_ppoll, registers[REG_RDI], registers[REG_RSI],
+                               milliseconds < 0 ? nullptr : &limit, nullptr, 0);
+  registers[REG_RAX] = found < 0 ? -errno : found;
+}
+
+// On a thread of its own, which the filter ends with.
+void with_polls_trapped(const std::function<void()>& body) {
+  struct sigaction action {};
+  action.sa_sigaction = &poll_after_act;
+  action.sa_flags = SA_SIGINFO;
+  struct sigaction before {};
+  require_ok(::sigaction(SIGSYS, &action, &before), "sigaction");
+  std::thread([&] {
+    annulet::test::seccomp_filter polls;
+    polls.add(SCMP_ACT_TRAP, SCMP_SYS(poll));
+    polls.load();
+    body();
+  }).join();
+  require_ok(::sigaction(SIGSYS, &before, nullptr), "sigaction");
+}
+
+#endif
+
+}  // namespace
+
+#if defined(__x86_64__)
+
+TEST_CASE("what comes while a reader is about to be told of the end is not lost") {
+  for (const bool reads : {false, true}) {
+    for (const bool resets : {false, true}) {
+      CAPTURE(reads);
+      CAPTURE(resets);
+      with_polls_trapped([&] {
+        annulet::hub home;
+        ends both = make_ends(kind::tcp);
+        std::array<ssize_t, 2> got{};
+        const auto receive = [&](ssize_t& result) {
+          char bytes[4];
+          const int fd = both.mine.get();
+          result = reads ? annulet_read(fd, bytes, 4) : annulet_recv(fd, bytes, 4, 0);
+          result = result < 0 ? -errno : result;
+        };
+        auto first = annulet::spawn([&] { receive(got[0]); });
+        auto second = annulet::spawn([&] { receive(got[1]); });
+        annulet::this_fiber::sleep_for(1ms);
+        before_poll = [&] {
+          if (!resets) {
+            write_text(both.peer.get(), "2345");
+          }
+          do_act(resets ? annulet::test::act::resets : annulet::test::act::half_closes, both, kind::tcp);
+        };
+        write_text(both.peer.get(), "1");  // wakes both, and one of them for nothing
+        first.join();
+        second.join();
+        std::sort(got.begin(), got.end());
+        CHECK(!before_poll);
+        CHECK(got == (resets ? std::array<ssize_t, 2>{-ECONNRESET, 1} : std::array<ssize_t, 2>{1, 4}));
+      });
+    }
+  }
+}
+
+#endif
