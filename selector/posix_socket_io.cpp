@@ -7,6 +7,7 @@
 #include <annulet/hub/io_call.hpp>
 #include <annulet/hub/syscalls.hpp>
 
+#include <algorithm>
 #include <optional>
 
 #include <poll.h>
@@ -153,6 +154,21 @@ msghdr message_of(iovec& all) noexcept {
   return message;
 }
 
+// Tells the sender's name as the kernel does: what there is room for, and how long it is. The errno, or 0.
+int give_name(const msghdr& message, sockaddr* name, socklen_t* size) noexcept {
+  int room = 0;
+  if (!copy_from_caller(&room, size, sizeof(room))) {
+    return EFAULT;
+  }
+  if (room < 0) {
+    return EINVAL;
+  }
+  const std::size_t given = std::min<std::size_t>(static_cast<unsigned>(room), message.msg_namelen);
+  const bool told = copy_to_caller(size, &message.msg_namelen, sizeof(*size)) &&
+                    (given == 0 || copy_to_caller(name, message.msg_name, given));
+  return told ? 0 : EFAULT;
+}
+
 int accept_on(hub_core& hub, const char* name, int socket, sockaddr* peer, socklen_t* peer_size,
               int flags) noexcept {
   try {
@@ -218,10 +234,15 @@ ssize_t annulet_recvfrom(int socket, void* into, std::size_t size, int flags, so
   if (hub == nullptr) {
     return as_returned(make(flags));
   }
-  if ((flags & MSG_WAITALL) != 0 && sender == nullptr) {
+  if ((flags & MSG_WAITALL) != 0) {
     iovec all{into, size};
     msghdr message = message_of(all);
-    return receive_all(*hub, "recvfrom", socket, message, flags);
+    sockaddr_storage name{};
+    message.msg_name = sender == nullptr ? nullptr : &name;
+    message.msg_namelen = sizeof(name);
+    const ssize_t got = receive_all(*hub, "recvfrom", socket, message, flags);
+    const int error = got < 0 || sender == nullptr ? 0 : give_name(message, sender, sender_size);
+    return error == 0 ? got : as_returned(io_result(-error));
   }
   return receive(*hub, "recvfrom", socket, flags, make);
 }

@@ -121,6 +121,8 @@ std::size_t receive_rest(blocking_call& waiting, int socket, remaining& left, in
       break;
     }
     msghdr part = given;
+    part.msg_name = nullptr;  // it is the first part's sender that is told
+    part.msg_namelen = 0;
     part.msg_iov = left.data();
     part.msg_iovlen = left.size();
     const io_result now = kernel(SYS_recvmsg, socket, &part, flags | MSG_DONTWAIT);

@@ -81,6 +81,12 @@ void with_polls_trapped(const std::function<void()>& body) {
 
 #endif
 
+// The name of the kernel's choice.
+void name(int unix_socket) {
+  const sa_family_t family = AF_UNIX;
+  require_ok(::bind(unix_socket, reinterpret_cast<const sockaddr*>(&family), sizeof(family)), "bind");
+}
+
 }  // namespace
 
 #if defined(__x86_64__)
@@ -121,3 +127,55 @@ TEST_CASE("what comes while a reader is about to be told of the end is not lost"
 }
 
 #endif
+
+TEST_CASE("MSG_WAITALL says, too, from whom it is") {
+  for (const kind what : {kind::tcp, kind::unix_stream}) {
+    for (const bool peeks : {false, true}) {
+      for (const int room : {0, 3, 100, -1}) {
+        CAPTURE(static_cast<int>(what));
+        CAPTURE(peeks);
+        CAPTURE(room);
+        same_io_in_both([&](const io_calls_of& c, scene_notes& notes) {
+          const ends both = make_ends(what);
+          if (what == kind::unix_stream) {
+            name(both.peer.get());
+          }
+          write_text(both.peer.get(), "hello");
+          const once_asleep writes([&] { write_text(both.peer.get(), "world"); });
+          const at_last ends_it([&] { (void)::shutdown(both.peer.get(), SHUT_WR); });
+          std::array<char, 11> bytes{};
+          std::array<char, 100> from{};
+          socklen_t size = static_cast<socklen_t>(room);
+          notes.result("recvfrom",
+                       c.recvfrom(both.mine.get(), bytes.data(), 10, MSG_WAITALL | (peeks ? MSG_PEEK : 0),
+                                  reinterpret_cast<sockaddr*>(from.data()), &size));
+          notes.note(bytes.data());
+          notes.note("size", size);
+          notes.note("family", from[0]);
+          notes.note("all of it", std::count(from.begin(), from.end(), '\0') < 97);
+        });
+      }
+    }
+  }
+}
+
+TEST_CASE("MSG_WAITALL has nowhere to say from whom it is") {
+  const page_before_nothing page;
+  for (const bool size_is_nowhere : {true, false}) {
+    CAPTURE(size_is_nowhere);
+    same_io_in_both([&](const io_calls_of& c, scene_notes& notes) {
+      const ends both = make_ends(kind::unix_stream);
+      name(both.peer.get());
+      write_text(both.peer.get(), "hello");
+      char bytes[5];
+      char from[100];
+      socklen_t size = 100;
+      auto* const room = static_cast<sockaddr*>(static_cast<void*>(from));
+      notes.result("recvfrom", c.recvfrom(both.mine.get(), bytes, 5, MSG_WAITALL,
+                                          size_is_nowhere ? room : static_cast<sockaddr*>(page.last(1)),
+                                          size_is_nowhere ? static_cast<socklen_t*>(page.last(1)) : &size));
+      notes.note("size", size);
+      notes.result("left", c.recv(both.mine.get(), bytes, 5, MSG_DONTWAIT));
+    });
+  }
+}
