@@ -143,6 +143,7 @@ std::size_t transfer_rest(hub_core& hub, const file_call& call, blocking_call& w
     }
     left.advance(now.value());
     moved += now.value();
+    waiting.has_moved();
   }
   return moved;
 }

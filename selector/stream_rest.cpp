@@ -104,6 +104,7 @@ std::size_t send_rest(blocking_call& waiting, int socket, remaining& left, int f
     }
     left.advance(now.value());
     moved += now.value();
+    waiting.has_moved();
     if (each_buffer_has_its_time) {
       waiting.begin_time_anew();
     }
@@ -137,6 +138,7 @@ std::size_t receive_rest(blocking_call& waiting, int socket, remaining& left, in
     }
     left.advance(now.value());
     moved += now.value();
+    waiting.has_moved();
     first.msg_controllen = part.msg_controllen;
     first.msg_flags |= part.msg_flags;
     whole = brought_descriptors(socket, part);

@@ -87,6 +87,23 @@ void name(int unix_socket) {
   require_ok(::bind(unix_socket, reinterpret_cast<const sockaddr*>(&family), sizeof(family)), "bind");
 }
 
+// An unnamed socket, and a receiver that others have filled.
+struct full_receiver {
+  descriptor socket{require_ok(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0), "socket")};
+  descriptor sender{require_ok(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0), "socket")};
+  sockaddr_un address{};
+  socklen_t size = sizeof(address);
+
+  full_receiver() {
+    name(socket.get());
+    require_ok(::getsockname(socket.get(), generic(), &size), "getsockname");
+    const descriptor filler(require_ok(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0), "socket"));
+    while (::sendto(filler.get(), "x", 1, MSG_DONTWAIT, generic(), size) == 1) {
+    }
+  }
+  sockaddr* generic() { return reinterpret_cast<sockaddr*>(&address); }
+};
+
 }  // namespace
 
 #if defined(__x86_64__)
@@ -178,4 +195,22 @@ TEST_CASE("MSG_WAITALL has nowhere to say from whom it is") {
       notes.result("left", c.recv(both.mine.get(), bytes, 5, MSG_DONTWAIT));
     });
   }
+}
+
+TEST_CASE("a datagram that waits for a full receiver wastes no time, and gets there") {
+  same_io_in_both([](const io_calls_of& c, scene_notes& notes) {
+    full_receiver full;
+    const auto send = [&] { return c.sendto(full.sender.get(), "hello", 5, 0, full.generic(), full.size); };
+    set_limit(full.sender.get(), SO_SNDTIMEO, 100ms);
+    constexpr auto some = 15ms;
+    const auto used = annulet::test::least_cpu(some, annulet::test::thread_cpu,
+                                               [&] { CHECK((send() == -1 && errno == EAGAIN)); });
+    notes.note("wasted", used >= some);
+    set_limit(full.sender.get(), SO_SNDTIMEO, 0ms);
+    const later receives([&] {
+      char bytes[8];
+      require_ok(static_cast<int>(::recv(full.socket.get(), bytes, sizeof(bytes), 0)), "recv");
+    });
+    notes.result("sent", send());
+  });
 }
