@@ -62,8 +62,8 @@ bool goes_on(blocking_call& waiting, int socket, int flags, direction way, std::
          is_stream(socket);
 }
 
-// A look at what is there takes nothing, so no event tells of more: looks again and again. Of a Unix socket
-// it is content with the first.
+// A look at what is there takes nothing, so no event tells of more: looks again and again, also where another
+// has taken what was there. Of a Unix socket it is content with the first.
 template <class Make>
 io_result peek_at_all(blocking_call& waiting, int socket, int flags, io_result seen, std::size_t asked,
                       Make&& make) {
@@ -72,7 +72,8 @@ io_result peek_at_all(blocking_call& waiting, int socket, int flags, io_result s
     if ((poll_now(ended).ok() && ended[0].revents != 0) || waiting.rest(false) != 0) {
       break;
     }
-    seen = make(flags | MSG_DONTWAIT);
+    const io_result now = make(flags | MSG_DONTWAIT);
+    seen = now.error() == EAGAIN ? seen : now;
   }
   return seen;
 }

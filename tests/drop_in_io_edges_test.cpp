@@ -197,6 +197,36 @@ TEST_CASE("MSG_WAITALL has nowhere to say from whom it is") {
   }
 }
 
+TEST_CASE("who looks for all there is to come goes on looking when another has taken it") {
+  same_io_in_both([](const io_calls_of& c, scene_notes& notes) {
+    const ends both = make_ends(kind::tcp);
+    write_text(both.peer.get(), "hello");
+    const once_asleep takes([&] {
+      char taken[5];
+      require_ok(static_cast<int>(::recv(both.mine.get(), taken, 5, 0)), "recv");
+      std::this_thread::sleep_for(20ms);
+      write_text(both.peer.get(), "0123456789");
+    });
+    std::array<char, 10> bytes{};
+    notes.result("recv", c.recv(both.mine.get(), bytes.data(), bytes.size(), MSG_PEEK | MSG_WAITALL));
+  });
+}
+
+TEST_CASE("who has looked for all there is to come, and whose time is over, keeps what he has seen") {
+  same_io_in_both([](const io_calls_of& c, scene_notes& notes) {
+    const ends both = make_ends(kind::tcp);
+    set_limit(both.mine.get(), SO_RCVTIMEO, 200ms);
+    write_text(both.peer.get(), "hello");
+    const once_asleep takes([&] {
+      char taken[5];
+      require_ok(static_cast<int>(::recv(both.mine.get(), taken, 5, 0)), "recv");
+    });
+    std::array<char, 11> bytes{};
+    notes.result("recv", c.recv(both.mine.get(), bytes.data(), 10, MSG_PEEK | MSG_WAITALL));
+    notes.note(bytes.data());
+  });
+}
+
 TEST_CASE("a datagram that waits for a full receiver wastes no time, and gets there") {
   same_io_in_both([](const io_calls_of& c, scene_notes& notes) {
     full_receiver full;
