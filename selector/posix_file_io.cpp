@@ -10,6 +10,7 @@
 #include <csignal>
 #include <cstdint>
 
+#include <fcntl.h>
 #include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -70,8 +71,13 @@ bool is_at_file_limit(int fd) noexcept {
   if (::getrlimit(RLIMIT_FSIZE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) {
     return false;
   }
-  const io_result position = kernel(SYS_lseek, fd, 0, SEEK_CUR);
-  return position.ok() && position.value() >= limit.rlim_cur;
+  const io_result flags = kernel(SYS_fcntl, fd, F_GETFL);
+  struct stat about {};
+  if (flags.ok() && (flags.value() & O_APPEND) != 0) {
+    return ::fstat(fd, &about) == 0 && static_cast<rlim_t>(about.st_size) >= limit.rlim_cur;
+  }
+  const off_t position = ::lseek(fd, 0, SEEK_CUR);
+  return position >= 0 && static_cast<rlim_t>(position) >= limit.rlim_cur;
 }
 
 // A signal that comes with an error went to who carried it out.

@@ -239,10 +239,15 @@ TEST_CASE("a write beyond what files may be brings SIGXFSZ to the thread, once")
   same_io_in_both([&](const io_calls_of& c, scene_notes& notes) {
     const counted_signal sigxfsz(SIGXFSZ, 0, &count_and_say_where);
     constexpr rlim_t most = 1 << 20;
-    for (const rlim_t before_end : {rlim_t{10'000}, rlim_t{5}, rlim_t{0}}) {
-      const descriptor file(
-          require_ok(::open(where.path().c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600), "open"));
-      require_ok(static_cast<int>(::lseek(file.get(), most - before_end, SEEK_SET)), "lseek");
+    for (const auto& [before_end, appends] :
+         {std::pair{rlim_t{10'000}, 0}, {5, 0}, {0, 0}, {5, O_APPEND}, {0, O_APPEND}}) {
+      const int how = O_TMPFILE | O_RDWR | O_CLOEXEC | appends;
+      const descriptor file(require_ok(::open(where.path().c_str(), how, 0600), "open"));
+      if (appends != 0) {
+        require_ok(::ftruncate(file.get(), most - before_end), "ftruncate");
+      } else {
+        require_ok(static_cast<int>(::lseek(file.get(), most - before_end, SEEK_SET)), "lseek");
+      }
       const std::string text(20'000, 'x');
       const file_limit limit(most);
       for (int i = 0; i < 2; ++i) {
