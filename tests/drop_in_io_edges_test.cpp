@@ -104,6 +104,8 @@ struct full_receiver {
   sockaddr* generic() { return reinterpret_cast<sockaddr*>(&address); }
 };
 
+constexpr auto everything = std::numeric_limits<std::size_t>::max();
+
 }  // namespace
 
 #if defined(__x86_64__)
@@ -242,5 +244,18 @@ TEST_CASE("a datagram that waits for a full receiver wastes no time, and gets th
       require_ok(static_cast<int>(::recv(full.socket.get(), bytes, sizeof(bytes), 0)), "recv");
     });
     notes.result("sent", send());
+  });
+}
+
+TEST_CASE("a receive of all that there may be ends where the stream does") {
+  same_io_in_both([](const io_calls_of& c, scene_notes& notes) {
+    const ends both = make_ends(kind::tcp);
+    write_text(both.peer.get(), "abc");
+    const once_asleep ends_it([&] {
+      write_text(both.peer.get(), "def");
+      (void)::shutdown(both.peer.get(), SHUT_WR);
+    });
+    static char bytes[16];
+    notes.result("recv", c.recv(both.mine.get(), bytes, everything, MSG_WAITALL));
   });
 }
