@@ -23,10 +23,12 @@ bool is_stream(int socket) noexcept {
 }
 
 // About something else than what the socket waits for, or not to wait at all: such a call is over when it was
-// made. To Unix sockets MSG_ERRQUEUE says nothing.
+// made. To Unix sockets MSG_ERRQUEUE says nothing, and MSG_OOB nothing to those of datagrams.
 bool never_waits(int socket, int flags, direction way) noexcept {
-  const bool out_of_turn = way == direction::reading && (flags & (MSG_OOB | MSG_ERRQUEUE)) != 0;
-  return (flags & MSG_DONTWAIT) != 0 || (out_of_turn && ((flags & MSG_ERRQUEUE) == 0 || !is_unix(socket)));
+  if (way == direction::writing || (flags & MSG_DONTWAIT) != 0) {
+    return (flags & MSG_DONTWAIT) != 0;
+  }
+  return ((flags & MSG_OOB) != 0 && is_stream(socket)) || ((flags & MSG_ERRQUEUE) != 0 && !is_unix(socket));
 }
 
 // make(flags): the plain call. Once something has come of it, or an error.

@@ -229,6 +229,21 @@ TEST_CASE("who has looked for all there is to come, and whose time is over, keep
   });
 }
 
+TEST_CASE("a socket of datagrams knows no urgent ones, and waits") {
+  same_io_in_both([](const io_calls_of& c, scene_notes& notes) {
+    const auto pair = annulet::test::make_udp_pair();
+    require_ok(::fcntl(pair.first.get(), F_SETFL, 0), "F_SETFL");
+    const auto receive = [&](int flags) {
+      char byte = 0;
+      notes.result("recv", c.recv(pair.first.get(), &byte, 1, flags));
+    };
+    receive(MSG_OOB | MSG_DONTWAIT);
+    receive(MSG_OOB | MSG_ERRQUEUE);
+    const once_asleep sends([&] { write_text(pair.second.get(), "x"); });
+    receive(MSG_OOB);
+  });
+}
+
 TEST_CASE("a datagram that waits for a full receiver wastes no time, and gets there") {
   same_io_in_both([](const io_calls_of& c, scene_notes& notes) {
     full_receiver full;
