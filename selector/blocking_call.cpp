@@ -33,7 +33,7 @@ deadline limit_of(int fd, direction way) noexcept {
 
 bool blocking_call::may_wait() noexcept {
   const io_result flags = kernel(SYS_fcntl, fd_, F_GETFL);
-  if (!flags.ok() || (flags.value() & O_NONBLOCK) != 0) {
+  if (!flags.ok() || (flags.value() & (O_NONBLOCK | O_PATH)) != 0) {
     return false;
   }
   if (!std::exchange(asked_, true)) {

@@ -18,8 +18,8 @@ class blocking_call {
   blocking_call(hub_core& hub, const char* name, int fd, direction way) noexcept
       : hub_(hub), name_(name), fd_(fd), way_(way) {}
 
-  // False where the program has set O_NONBLOCK: then what has been found is the result. Reads the socket's
-  // time limit, too, the first time.
+  // False where the program has set O_NONBLOCK: then what has been found is the result. So it is where no
+  // call is allowed, with O_PATH. Reads the socket's time limit, too, the first time.
   [[nodiscard]] bool may_wait() noexcept;
   // Where Linux begins the socket's time limit anew.
   void begin_time_anew() noexcept;

@@ -7,6 +7,7 @@
 #include <annulet/hub/io_step.hpp>
 #include <annulet/hub/syscalls.hpp>
 
+#include <algorithm>
 #include <csignal>
 #include <cstdint>
 
@@ -199,6 +200,19 @@ ssize_t transfer_on(hub_core& hub, const file_call& call) noexcept {
   }
 }
 
+// read and write refuse a size that goes beyond the memory that programs have, at once and on every file,
+// though they would move less. The kernel is asked by mincore, which looks at that before it looks at the
+// place for its answer, which is nowhere. What is not larger than what is moved the try refuses itself.
+bool is_beyond_memory(const void* start, std::size_t size) noexcept {
+  if (size <= most_at_once()) {
+    return false;
+  }
+  constexpr std::uintptr_t nowhere = -1;
+  const auto from = reinterpret_cast<std::uintptr_t>(start);
+  const std::uintptr_t inset = from & static_cast<std::uintptr_t>(::getpagesize() - 1);
+  return size + inset < size || kernel(SYS_mincore, from - inset, size + inset, nowhere).error() == ENOMEM;
+}
+
 // There are files that wait all the same (inotify), and refuse it then.
 ssize_t read_nothing(hub_core& hub, const file_call& call) noexcept {
   try {
@@ -219,10 +233,10 @@ using namespace annulet::detail;
 
 ssize_t annulet_read(int fd, void* into, std::size_t size) {
   hub_core* const hub = hub_core::of_caller();
-  if (hub == nullptr || (size == 0 && kind_of(fd) != file_kind::other)) {
+  if (hub == nullptr || (size == 0 && kind_of(fd) != file_kind::other) || is_beyond_memory(into, size)) {
     return as_returned(kernel(SYS_read, fd, into, size));
   }
-  const iovec all{into, size};
+  const iovec all{into, std::min(size, most_at_once())};
   if (size == 0) {
     return read_nothing(*hub, {"read", fd, direction::reading, &all, 1});
   }
@@ -231,7 +245,7 @@ ssize_t annulet_read(int fd, void* into, std::size_t size) {
 
 ssize_t annulet_write(int fd, const void* from, std::size_t size) {
   hub_core* const hub = hub_core::of_caller();
-  if (hub == nullptr) {
+  if (hub == nullptr || is_beyond_memory(from, size)) {
     return as_returned(kernel(SYS_write, fd, from, size));
   }
   if (size == 0) {
@@ -244,7 +258,7 @@ ssize_t annulet_write(int fd, const void* from, std::size_t size) {
     errno = kept;
     return as_returned(kernel(SYS_write, fd, from, size));
   }
-  const iovec all{const_cast<void*>(from), size};
+  const iovec all{const_cast<void*>(from), std::min(size, most_at_once())};
   return transfer_on(*hub, {"write", fd, direction::writing, &all, 1});
 }
 

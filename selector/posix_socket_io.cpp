@@ -238,7 +238,7 @@ ssize_t annulet_recvfrom(int socket, void* into, std::size_t size, int flags, so
     return as_returned(make(flags));
   }
   if ((flags & MSG_WAITALL) != 0) {
-    iovec all{into, size};
+    iovec all{into, std::min(size, most_at_once())};
     msghdr message = message_of(all);
     sockaddr_storage name{};
     message.msg_name = sender == nullptr ? nullptr : &name;

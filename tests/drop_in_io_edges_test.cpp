@@ -274,3 +274,24 @@ TEST_CASE("a receive of all that there may be ends where the stream does") {
     notes.result("recv", c.recv(both.mine.get(), bytes, everything, MSG_WAITALL));
   });
 }
+
+TEST_CASE("a descriptor that is a path only refuses each call, whatever else is wrong") {
+  const page_before_nothing page;
+  same_io_in_both([&](const io_calls_of& c, scene_notes& notes) {
+    const descriptor path(require_ok(::open("/dev/null", O_PATH | O_CLOEXEC), "open"));
+    const sockaddr_in address = annulet::test::loopback(1);
+    const auto* const peer = reinterpret_cast<const sockaddr*>(&address);
+    const int fd = path.get();
+    char byte = 0;
+    notes.result("connect", c.connect(fd, peer, sizeof(address)));
+    notes.result("connect", c.connect(fd, peer, 4000));
+    notes.result("connect", c.connect(fd, peer, static_cast<socklen_t>(-1)));
+    notes.result("connect", c.connect(fd, static_cast<sockaddr*>(page.last(1)), sizeof(address)));
+    notes.result("accept", c.accept(fd, nullptr, nullptr));
+    notes.result("recv", c.recv(fd, &byte, 1, 0));
+    notes.result("send", c.send(fd, &byte, 1, 0));
+    notes.result("read", c.read(fd, &byte, 1));
+    notes.result("read", c.read(fd, &byte, 0));
+    notes.result("write", c.write(fd, &byte, 1));
+  });
+}
