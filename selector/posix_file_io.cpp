@@ -170,12 +170,15 @@ std::size_t write_rest(hub_core& hub, const file_call& call, blocking_call& wait
   return goes_on ? transfer_rest(hub, call, waiting, moved) : moved;
 }
 
-// A read of a file ends where the file does, and not where the disk would have to be asked.
+// A read of a file ends where the file does, and not where the disk would have to be asked. A block device's
+// end is found by reading there.
 std::size_t read_rest(hub_core& hub, const file_call& call, blocking_call& waiting, std::size_t moved) {
-  const io_result position = kernel(SYS_lseek, call.fd, 0, SEEK_CUR);
   struct stat about {};
-  const bool goes_on = position.ok() && ::fstat(call.fd, &about) == 0 && S_ISREG(about.st_mode) &&
-                       static_cast<off_t>(position.value()) < about.st_size;
+  if (::fstat(call.fd, &about) != 0) {
+    return moved;
+  }
+  const bool goes_on =
+      S_ISBLK(about.st_mode) || (S_ISREG(about.st_mode) && ::lseek(call.fd, 0, SEEK_CUR) < about.st_size);
   return goes_on ? transfer_rest(hub, call, waiting, moved) : moved;
 }
 

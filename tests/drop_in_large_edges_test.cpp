@@ -47,6 +47,21 @@ descriptor make_large_file() {
   return file;
 }
 
+// A block device of the file's bytes, for as long as it is open; none where that is forbidden.
+descriptor make_block_device(const descriptor& file) {
+  const descriptor control(::open("/dev/loop-control", O_RDWR | O_CLOEXEC));
+  const int number = control.get() < 0 ? -1 : ::ioctl(control.get(), LOOP_CTL_GET_FREE);
+  descriptor device(number < 0 ? -1
+                               : ::open(("/dev/loop" + std::to_string(number)).c_str(), O_RDWR | O_CLOEXEC));
+  loop_config how{};
+  how.fd = static_cast<std::uint32_t>(file.get());
+  how.info.lo_flags = LO_FLAGS_AUTOCLEAR;
+  if (device.get() >= 0 && ::ioctl(device.get(), LOOP_CONFIGURE, &how) != 0) {
+    device.close();
+  }
+  return device;
+}
+
 }  // namespace
 
 TEST_CASE("no read moves more than Linux does at a time") {
@@ -94,4 +109,34 @@ TEST_CASE("a size that only goes beyond what is moved at a time is as good as th
       notes.result("read", c.read(null.get(), buffer, size));
     });
   }
+}
+
+TEST_CASE("a read of a block device of which a part is in memory gives all of it") {
+  constexpr std::size_t all = 1 << 20;
+  const std::string text(all, 'x');
+  const descriptor file(require_ok(::memfd_create("disk", MFD_CLOEXEC), "memfd_create"));
+  annulet::test::write_text(file.get(), text);
+  {
+    const descriptor device = make_block_device(file);
+    if (device.get() < 0) {
+      MESSAGE("skipped: no loop device is to be had");
+      return;
+    }
+  }
+  same_io_in_both([&](const io_calls_of& c, scene_notes& notes) {
+    const descriptor device = make_block_device(file);
+    const int fd = require_ok(device.get(), "a loop device");
+    std::string back(all, ' ');
+    require_ok(::posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM), "posix_fadvise");
+    require_ok(static_cast<int>(::pread(fd, back.data(), 4096, 0)), "pread");
+    const iovec parts[2] = {{back.data(), 10'000}, {back.data() + 10'000, 90'000}};
+    notes.result("read", c.read(fd, back.data(), 65536));
+    require_ok(static_cast<int>(::pread(fd, back.data(), 4096, 524'288)), "pread");
+    require_ok(static_cast<int>(::lseek(fd, 524'288, SEEK_SET)), "lseek");
+    notes.result("readv", c.readv(fd, parts, 2));
+    require_ok(static_cast<int>(::lseek(fd, all - 1000, SEEK_SET)), "lseek");
+    notes.result("to the end", c.read(fd, back.data(), 65536));
+    notes.result("at the end", c.read(fd, back.data(), 65536));
+    notes.note("all read", back.find(' ') == std::string::npos || back.find(' ') >= 65536);
+  });
 }
