@@ -2,6 +2,7 @@
 
 #include "posix.h"
 #include "stream_rest.hpp"
+#include "terminal_jobs.hpp"
 
 #include <annulet/hub/io_call.hpp>
 #include <annulet/hub/io_step.hpp>
@@ -10,12 +11,11 @@
 #include <algorithm>
 #include <csignal>
 #include <cstdint>
+#include <optional>
 
 #include <fcntl.h>
-#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <termios.h>
 #include <unistd.h>
 
 namespace annulet::detail {
@@ -58,14 +58,6 @@ struct file_call {
   }
 };
 
-// A terminal, and not the master's side of one. What a read of it waits for poll does not know (VMIN, VTIME),
-// and who is in a read when the other side is closed is told more than who comes after.
-bool is_terminal(int fd) noexcept {
-  termios settings;
-  int number = 0;
-  return kernel(SYS_ioctl, fd, TCGETS, &settings).ok() && !kernel(SYS_ioctl, fd, TIOCGPTN, &number).ok();
-}
-
 // Whether the next byte would be beyond what the process may write to a file.
 bool is_at_file_limit(int fd) noexcept {
   rlimit limit{};
@@ -98,6 +90,31 @@ io_result carried_out(const file_call& call, blocking_call& waiting, file_call::
   return moved;
 }
 
+io_result carried_out_by_thread(const file_call& call, blocking_call& waiting) {
+  for (;;) {
+    const io_result moved = carried_out(call, waiting, file_call::carrier::thread);
+    if (!call.reads() || moved.error() != EIO) {
+      return moved;
+    }
+    if (const int error = ask_to_read_again(call.fd); error != 0) {
+      return io_result(-error);
+    }
+  }
+}
+
+// What a read of a terminal waits for poll does not know (VMIN, VTIME), and who is in a read when the other
+// side is closed is told more than who comes after.
+io_result carried_out_anyhow(const file_call& call, blocking_call& waiting) {
+  const std::optional<termios> terminal = terminal_of(call.fd);
+  if (!terminal) {
+    return carried_out(call, waiting, file_call::carrier::worker);
+  }
+  if (const int error = call.reads() ? 0 : ask_to_write(call.fd, *terminal); error != 0) {
+    return io_result(-error);
+  }
+  return carried_out_by_thread(call, waiting);
+}
+
 // One transfer, whole or in part, or the error that the call ends with.
 io_result transfer(hub_core& hub, const file_call& call, blocking_call& waiting, bool nothing_yet) {
   const bool occupied = !hub.transfers().none() && hub.transfers().find(call.fd) != nullptr;
@@ -112,8 +129,7 @@ io_result transfer(hub_core& hub, const file_call& call, blocking_call& waiting,
     }
     if (moved.error() == EOPNOTSUPP) {
       if (kind == file_kind::other) {
-        const auto who = is_terminal(call.fd) ? file_call::carrier::thread : file_call::carrier::worker;
-        return waiting.may_wait() ? carried_out(call, waiting, who) : call.plain();
+        return waiting.may_wait() ? carried_out_anyhow(call, waiting) : call.plain();
       }
       const io_result again = call.as_socket(0);  // kernels before 6.5
       if (again.error() != EAGAIN) {
@@ -221,7 +237,7 @@ ssize_t read_nothing(hub_core& hub, const file_call& call) noexcept {
   try {
     breathe(hub);
     blocking_call waiting(hub, call.name, call.fd, call.way);
-    return as_returned(waiting.may_wait() ? carried_out(call, waiting, file_call::carrier::thread)
+    return as_returned(waiting.may_wait() ? carried_out_by_thread(call, waiting)
                                           : kernel(SYS_read, call.fd, call.vectors->iov_base, 0));
   } catch (const std::bad_alloc&) {
     return as_returned(io_result(-ENOMEM));
