@@ -123,6 +123,8 @@ io_result blocking_call::make_plainly(const operation& what) noexcept {
       return kernel(SYS_connect, what.fd, what.address, *what.address_size);
     case operation::call::readv:
       return kernel(SYS_readv, what.fd, what.vectors, what.vector_count);
+    case operation::call::sendmsg:
+      return kernel(SYS_sendmsg, what.fd, what.message, what.flags);
     default:
       return kernel(SYS_writev, what.fd, what.vectors, what.vector_count);
   }

@@ -16,11 +16,7 @@ namespace annulet::detail {
 
 namespace {
 
-bool is_stream(int socket) noexcept {
-  int type = 0;
-  socklen_t size = sizeof(type);
-  return kernel(SYS_getsockopt, socket, SOL_SOCKET, SO_TYPE, &type, &size).ok() && type == SOCK_STREAM;
-}
+bool is_stream(int socket) noexcept { return option_of(socket, SO_TYPE) == SOCK_STREAM; }
 
 // About something else than what the socket waits for, or not to wait at all: such a call is over when it was
 // made. To Unix sockets MSG_ERRQUEUE says nothing, and MSG_OOB nothing to those of datagrams.
@@ -126,18 +122,42 @@ ssize_t receive_all(hub_core& hub, const char* name, int socket, msghdr& message
   }
 }
 
-// given(): the message, which the kernel has looked at by then.
-template <class Make, class Given>
-ssize_t send_on(hub_core& hub, const char* name, int socket, int flags, Make&& make, Given&& given) noexcept {
+// Each part of a send that is spared the copy would have its own notice, and it could come before the send is
+// over.
+bool is_to_be_whole(blocking_call& waiting, int socket, int flags) noexcept {
+  return (flags & MSG_ZEROCOPY) != 0 && !never_waits(socket, flags, direction::writing) &&
+         is_stream(socket) && option_of(socket, SO_ZEROCOPY) != 0 && waiting.may_wait();
+}
+
+// A signal that comes with an error went to the thread that made the call.
+io_result send_whole(blocking_call& waiting, int socket, const msghdr* message, int flags) {
+  const io_result sent = waiting.carry_out({.what = operation::call::sendmsg,
+                                            .fd = socket,
+                                            .message = message,
+                                            .flags = flags | MSG_NOSIGNAL,
+                                            .file = identity_of(socket)});
+  if (sent.error() == EPIPE && (flags & MSG_NOSIGNAL) == 0) {
+    (void)kernel(SYS_tgkill, kernel(SYS_getpid).value(), kernel(SYS_gettid).value(), SIGPIPE);
+  }
+  return sent;
+}
+
+// `given`: what `make` sends. The kernel looks at it first.
+template <class Make>
+ssize_t send_on(hub_core& hub, const char* name, int socket, int flags, const msghdr* given,
+                Make&& make) noexcept {
   try {
     breathe(hub);
     sanitize_before(direction::writing);
     blocking_call waiting(hub, name, socket, direction::writing);
+    if (is_to_be_whole(waiting, socket, flags)) {
+      return as_returned(send_whole(waiting, socket, given, flags));
+    }
     const io_result sent = once_it_need_not_wait(waiting, socket, flags, direction::writing, make);
     if (!sent.ok()) {
       return as_returned(sent);
     }
-    const msghdr message = given();
+    const msghdr& message = *given;
     const std::size_t asked = total_of(message.msg_iov, message.msg_iovlen);
     if (!goes_on(waiting, socket, flags, direction::writing, sent.value(), asked)) {
       return sent.value();
@@ -273,18 +293,21 @@ ssize_t annulet_sendto(int socket, const void* from, std::size_t size, int flags
   const auto make = [&](int with) {
     return kernel(SYS_sendto, socket, from, size, with, receiver, receiver_size);
   };
-  if (hub == nullptr) {
+  const bool refused = receiver != nullptr && receiver_size > sizeof(sockaddr_storage);
+  if (hub == nullptr || refused) {
     return as_returned(make(flags));
   }
-  iovec all{const_cast<void*>(from), size};
-  return send_on(*hub, "sendto", socket, flags, make, [&] { return message_of(all); });
+  iovec all{const_cast<void*>(from), std::min(size, most_at_once())};
+  msghdr message = message_of(all);
+  message.msg_name = const_cast<sockaddr*>(receiver);
+  message.msg_namelen = receiver_size;
+  return send_on(*hub, "sendto", socket, flags, &message, make);
 }
 
 ssize_t annulet_sendmsg(int socket, const msghdr* message, int flags) {
   hub_core* const hub = hub_core::of_caller();
   const auto make = [&](int with) { return kernel(SYS_sendmsg, socket, message, with); };
-  return hub == nullptr ? as_returned(make(flags))
-                        : send_on(*hub, "sendmsg", socket, flags, make, [&] { return *message; });
+  return hub == nullptr ? as_returned(make(flags)) : send_on(*hub, "sendmsg", socket, flags, message, make);
 }
 
 int annulet_accept(int socket, sockaddr* peer, socklen_t* peer_size) {

@@ -13,12 +13,6 @@ namespace annulet::detail {
 
 namespace {
 
-int option_of(int socket, int option) noexcept {
-  int value = 0;
-  socklen_t size = sizeof(value);
-  return kernel(SYS_getsockopt, socket, SOL_SOCKET, option, &value, &size).ok() ? value : 0;
-}
-
 int asked(int socket, unsigned long question) noexcept {
   int value = 0;
   return kernel(SYS_ioctl, socket, question, &value).ok() ? value : 0;
@@ -77,6 +71,12 @@ bool brought_descriptors(int socket, msghdr& message) noexcept {
 bool may_go_on(blocking_call& waiting) { return waiting.may_wait() && waiting.wait(false) == 0; }
 
 }  // namespace
+
+int option_of(int socket, int option) noexcept {
+  int value = 0;
+  socklen_t size = sizeof(value);
+  return kernel(SYS_getsockopt, socket, SOL_SOCKET, option, &value, &size).ok() ? value : 0;
+}
 
 bool is_unix(int socket) noexcept { return option_of(socket, SO_DOMAIN) == AF_UNIX; }
 

@@ -104,6 +104,30 @@ struct full_receiver {
   sockaddr* generic() { return reinterpret_cast<sockaddr*>(&address); }
 };
 
+// How many sends with MSG_ZEROCOPY the socket's notices speak of, when no more come.
+long sends_noticed(int socket, long expected) {
+  long noticed = 0;
+  for (int quiet = 0; quiet < (noticed < expected ? 2000 : 20); ++quiet) {
+    alignas(cmsghdr) char control[256];
+    msghdr message{};
+    message.msg_control = control;
+    message.msg_controllen = sizeof(control);
+    if (::recvmsg(socket, &message, MSG_ERRQUEUE) < 0) {
+      std::this_thread::sleep_for(1ms);
+      continue;
+    }
+    quiet = 0;
+    for (cmsghdr* one = CMSG_FIRSTHDR(&message); one != nullptr; one = CMSG_NXTHDR(&message, one)) {
+      sock_extended_err notice{};
+      std::memcpy(&notice, CMSG_DATA(one), sizeof(notice));
+      if (notice.ee_origin == SO_EE_ORIGIN_ZEROCOPY) {
+        noticed = std::max(noticed, static_cast<long>(notice.ee_data) + 1);
+      }
+    }
+  }
+  return noticed;
+}
+
 constexpr auto everything = std::numeric_limits<std::size_t>::max();
 
 }  // namespace
@@ -260,6 +284,79 @@ TEST_CASE("a datagram that waits for a full receiver wastes no time, and gets th
     });
     notes.result("sent", send());
   });
+}
+
+TEST_CASE("a send that is spared the copy gives one notice, however long it takes") {
+  same_io_in_both([](const io_calls_of& c, scene_notes& notes) {
+    constexpr int sends = 3;
+    const ends both = make_ends(kind::tcp);
+    const int fd = both.mine.get();
+    const int on = 1;
+    require_ok(::setsockopt(fd, SOL_SOCKET, SO_ZEROCOPY, &on, sizeof(on)), "SO_ZEROCOPY");
+    const std::vector<char> much(4 << 20);
+    std::thread reader([&] {
+      std::vector<char> bytes(1 << 16);
+      for (std::size_t left = sends * much.size() + 1; left != 0;) {
+        left -= static_cast<std::size_t>(
+            require_ok(static_cast<int>(::recv(both.peer.get(), bytes.data(), bytes.size(), 0)), "recv"));
+      }
+    });
+    iovec part{const_cast<char*>(much.data()), much.size()};
+    msghdr message{};
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    notes.result("send", c.send(fd, much.data(), much.size(), MSG_ZEROCOPY));
+    notes.result("send", c.send(fd, much.data(), much.size(), MSG_ZEROCOPY));
+    notes.result("sendmsg", c.sendmsg(fd, &message, MSG_ZEROCOPY));
+    notes.result("without", c.send(fd, "x", 1, 0));
+    reader.join();
+    notes.note("notices", sends_noticed(fd, sends));
+  });
+}
+
+TEST_CASE("a send that is spared the copy is refused as any other") {
+  const page_before_nothing page;
+  same_io_in_both([&](const io_calls_of& c, scene_notes& notes) {
+    ends both = make_ends(kind::tcp);
+    const int fd = both.mine.get();
+    const int on = 1;
+    require_ok(::setsockopt(fd, SOL_SOCKET, SO_ZEROCOPY, &on, sizeof(on)), "SO_ZEROCOPY");
+    notes.result("nowhere", c.sendmsg(fd, static_cast<msghdr*>(page.last(1)), MSG_ZEROCOPY));
+    sockaddr nowhere{};
+    notes.result("a bad size", c.sendto(fd, "x", 1, MSG_ZEROCOPY, &nowhere, 4000));
+    annulet::test::fill_blocking(both, kind::tcp);
+    set_limit(fd, SO_SNDTIMEO, 20ms);
+    notes.result("full", c.send(fd, "x", 1, MSG_ZEROCOPY));
+    do_act(annulet::test::act::resets, both, kind::tcp);
+    notes.result("reset", c.send(fd, "x", 1, MSG_ZEROCOPY | MSG_NOSIGNAL));
+    notes.result("over", c.send(fd, "x", 1, MSG_ZEROCOPY | MSG_NOSIGNAL));
+    const annulet::test::counted_signal sigpipe(SIGPIPE);
+    notes.result("over", c.send(fd, "x", 1, MSG_ZEROCOPY));
+    notes.note("handled", sigpipe.times());
+  });
+}
+
+TEST_CASE("a send that is spared the copy, and waits, is ended by a kill, and by the descriptor's end") {
+  for (const bool killed : {true, false}) {
+    CAPTURE(killed);
+    annulet::hub home;
+    ends both = make_ends(kind::tcp);
+    annulet::test::fill_blocking(both, kind::tcp);
+    const int fd = both.mine.get();
+    const int on = 1;
+    require_ok(::setsockopt(fd, SOL_SOCKET, SO_ZEROCOPY, &on, sizeof(on)), "SO_ZEROCOPY");
+    auto sender = annulet::spawn([&] {
+      CHECK(annulet_send(fd, "x", 1, MSG_ZEROCOPY) == -1);
+      CHECK(errno == (killed ? ECANCELED : EBADF));
+    });
+    annulet::this_fiber::sleep_for(5ms);
+    if (killed) {
+      sender.kill();
+    } else {
+      CHECK(annulet_close(both.mine.release()) == 0);
+    }
+    sender.join();
+  }
 }
 
 TEST_CASE("a receive of all that there may be ends where the stream does") {
