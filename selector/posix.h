@@ -20,8 +20,9 @@
  * annulet_sleep then returns 0, for who sleeps in a loop until nothing is left. In a C++ fiber it stays
  * pending, and the next call of annulet's C++ interface that may park throws it.
  *
- *   A descriptor that another fiber closes by annulet_close, or by annulet::close, ends a wait for it at
- * once: POLLNVAL for poll, EBADF for the others. (A thread's poll would go on waiting for the file.)
+ *   A descriptor that another fiber of the same hub closes by annulet_close, or by annulet::close, ends a
+ * wait for it at once: POLLNVAL for poll, EBADF for the others. (A thread's poll would go on waiting for the
+ * file, and so does a fiber for one that another hub closes.)
  *
  *   A signal's handler makes plain calls: one that has to wait stops the thread, for whom the handler has
  * interrupted must not find that others ran meanwhile. (One that blocks no signal, not even its own, is not
