@@ -10,6 +10,10 @@
  * Every call returns 0, or a negative errno and has then changed nothing; none throws. Handles are for the
  * thread of their hub: -EPERM on others. With the hub all its fibers have ended, but their handles are still
  * to be joined or detached. C and C++ fibers are the same fibers, and may be mixed.
+ *
+ * A fiber has a stack of 256 KiB, and not a thread's 8 MiB: what is large belongs on the heap. (Who enters
+ * keeps the thread's.) One that runs over it ends the process with a message that says so, if its code was
+ * compiled with -fstack-clash-protection.
  */
 #pragma once
 

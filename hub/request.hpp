@@ -19,7 +19,18 @@ namespace annulet::detail {
 
 // What the kernel is to do. All that is pointed at stays until the request is complete.
 struct operation {
-  enum class call : std::uint8_t { readv, writev, accept, connect, close, fsync, fdatasync, statx, open };
+  enum class call : std::uint8_t {
+    readv,
+    writev,
+    accept,
+    connect,
+    close,
+    fsync,
+    fdatasync,
+    statx,
+    open,
+    sendmsg
+  };
   static constexpr auto own_position = static_cast<std::uint64_t>(-1);
 
   call what;
@@ -29,13 +40,14 @@ struct operation {
   std::uint64_t position = own_position;  // readv, writev: the file's own, or another
   sockaddr* address = nullptr;            // accept: null where nobody asks; connect: the peer's
   socklen_t* address_size = nullptr;
-  const char* path = nullptr;     // open, statx: below `fd`
-  struct statx* about = nullptr;  // statx
-  int flags = 0;                  // accept4's, openat's, statx's
-  unsigned mode = 0;              // openat's; of statx the mask
-  bool by_worker = false;         // not by the ring itself, which would stop the thread: see io_step.cpp
-  bool on_disk = false;           // it waits for no peer; an open that would is refused: waits_for_peer
-  bool by_thread = false;         // of ours, and not by the ring
+  const char* path = nullptr;       // open, statx: below `fd`
+  struct statx* about = nullptr;    // statx
+  const msghdr* message = nullptr;  // sendmsg
+  int flags = 0;                    // accept4's, openat's, statx's, sendmsg's
+  unsigned mode = 0;                // openat's; of statx the mask
+  bool by_worker = false;           // not by the ring itself, which would stop the thread: see io_step.cpp
+  bool on_disk = false;             // it waits for no peer; an open that would is refused: waits_for_peer
+  bool by_thread = false;           // of ours, and not by the ring
   // The one that is meant, where a thread makes the call later: the number may be another's by then.
   std::optional<file_identity> file = std::nullopt;
 
@@ -48,7 +60,8 @@ struct operation {
   }
   // io_uring does these otherwise than Linux's own calls: uring_requests.cpp.
   [[nodiscard]] bool needs_thread() const noexcept {
-    return by_thread || what == call::close || what == call::open || (on_disk && at_own_position());
+    return by_thread || what == call::close || what == call::open || what == call::sendmsg ||
+           (on_disk && at_own_position());
   }
 };
 

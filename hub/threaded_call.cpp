@@ -122,7 +122,7 @@ void threaded_call::report_if_stuck(pid_t thread) noexcept {
   }
   reported_ = true;
   constexpr std::array names{"readv", "writev",    "accept", "connect", "close",
-                             "fsync", "fdatasync", "statx",  "open"};
+                             "fsync", "fdatasync", "statx",  "open",    "sendmsg"};
   const std::string about = what_.path == nullptr ? std::to_string(what_.fd) : what_.path;
   std::fprintf(stderr, "annulet: %s(%s) has not ended, seconds after it was called off: %s %d\n",
                names.at(static_cast<std::size_t>(what_.what)), about.c_str(),
@@ -166,6 +166,9 @@ void threaded_call::run() noexcept {
       result_ = what_.on_disk && opens_for_peer()
                     ? io_result(-operation::waits_for_peer)
                     : kernel(SYS_openat, what_.fd, what_.path, what_.flags, what_.mode);
+      break;
+    case operation::call::sendmsg:
+      result_ = kernel(SYS_sendmsg, what_.fd, what_.message, what_.flags);
       break;
   }
 }

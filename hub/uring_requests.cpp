@@ -2,7 +2,8 @@
 //
 // An open is a thread's because the ring opens with O_NONBLOCK where it need not wait for the disk: it does
 // not wait for a FIFO's other side then, and says ENXIO where that is missing. Its workers would wait, and
-// are so few that those who wait for a peer could keep all others, the peer's among them, from beginning.
+// are so few that those who wait for a peer could keep all others, the peer's among them, from beginning. A
+// send that has to be whole is one because the ring makes it in parts.
 #include "uring_engine.hpp"
 
 #include <cstdint>
@@ -39,6 +40,7 @@ void uring_engine::start(request& r, const operation& what) noexcept {
       break;
     case operation::call::close:
     case operation::call::open:
+    case operation::call::sendmsg:
       break;
   }
   if (what.by_worker) {

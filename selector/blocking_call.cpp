@@ -33,7 +33,7 @@ deadline limit_of(int fd, direction way) noexcept {
 
 bool blocking_call::may_wait() noexcept {
   const io_result flags = kernel(SYS_fcntl, fd_, F_GETFL);
-  if (!flags.ok() || (flags.value() & O_NONBLOCK) != 0) {
+  if (!flags.ok() || (flags.value() & (O_NONBLOCK | O_PATH)) != 0) {
     return false;
   }
   if (!std::exchange(asked_, true)) {
@@ -48,8 +48,8 @@ void blocking_call::begin_time_anew() noexcept {
   }
 }
 
-int blocking_call::park(deadline until, bool restarts) {
-  switch (waits_->park(until, {.restarts = restarts_calls(restarts)})) {
+int blocking_call::park(file_waits& how, deadline until, bool restarts) {
+  switch (how.park(until, {.restarts = restarts_calls(restarts)})) {
     case wake_reason::signalled:
       return EINTR;
     case wake_reason::interrupted:
@@ -67,37 +67,50 @@ int blocking_call::wait(bool restarts) {
   if (last_) {
     return EAGAIN;
   }
+  const bool in_vain = hurries_in_vain();
   if (hub_.is_in_handler()) {
-    return stop_thread(limit_);
+    return in_vain ? stop_thread(soon(), 0) : stop_thread(limit_, 1);
+  }
+  if (in_vain && waits_) {
+    return pause(restarts);
   }
   if (!waits_) {
     waits_.emplace(hub_, name_, fd_);
     waits_->make_room(1);
     waits_->add(fd_, way_ == direction::reading ? POLLIN : POLLOUT);
   }
-  return park(limit_, restarts);
+  return park(*waits_, limit_, restarts);
+}
+
+deadline blocking_call::soon() const noexcept {
+  return std::min(limit_, deadline(std::chrono::milliseconds(1)));
+}
+
+// What is armed goes on; what it tells meanwhile need not be heard, for a try comes next.
+int blocking_call::pause(bool restarts) {
+  file_waits nothing(hub_, name_, fd_);
+  return park(nothing, soon(), restarts);
 }
 
 int blocking_call::rest(bool restarts) {
   if (last_) {
     return EAGAIN;
   }
-  const deadline soon = std::min(limit_, deadline(std::chrono::milliseconds(1)));
   if (hub_.is_in_handler()) {
-    return stop_thread(soon);
+    return stop_thread(soon(), 0);
   }
   if (!waits_) {
     waits_.emplace(hub_, name_, fd_);
   }
-  return park(soon, restarts);
+  return park(*waits_, soon(), restarts);
 }
 
-int blocking_call::stop_thread(deadline until) {
+int blocking_call::stop_thread(deadline until, unsigned files) {
   pollfd file{fd_, static_cast<short>(way_ == direction::reading ? POLLIN : POLLOUT), 0};
   const std::int64_t left =
       until.is_never() ? 0 : std::max<std::int64_t>(until.nanoseconds() - clock_now(), 0);
   timespec time{left / nanoseconds_a_second, left % nanoseconds_a_second};
-  const io_result found = kernel(SYS_ppoll, &file, 1, until.is_never() ? nullptr : &time, nullptr, 0);
+  const io_result found = kernel(SYS_ppoll, &file, files, until.is_never() ? nullptr : &time, nullptr, 0);
   last_ = limit_.reached();
   return found.error();
 }
@@ -110,6 +123,8 @@ io_result blocking_call::make_plainly(const operation& what) noexcept {
       return kernel(SYS_connect, what.fd, what.address, *what.address_size);
     case operation::call::readv:
       return kernel(SYS_readv, what.fd, what.vectors, what.vector_count);
+    case operation::call::sendmsg:
+      return kernel(SYS_sendmsg, what.fd, what.message, what.flags);
     default:
       return kernel(SYS_writev, what.fd, what.vectors, what.vector_count);
   }

@@ -23,8 +23,9 @@
  * annulet_sleep then returns 0, for who sleeps in a loop until nothing is left. In a C++ fiber it stays
  * pending, and the next call of annulet's C++ interface that may park throws it.
  *
- *   A descriptor that another fiber closes by annulet_close, or by annulet::close, ends a wait for it at
- * once: POLLNVAL for poll, EBADF for the others. (A thread's poll would go on waiting for the file.)
+ *   A descriptor that another fiber of the same hub closes by annulet_close, or by annulet::close, ends a
+ * wait for it at once: POLLNVAL for poll, EBADF for the others. (A thread's poll would go on waiting for the
+ * file, and so does a fiber for one that another hub closes.)
  *
  *   A signal's handler makes plain calls: one that has to wait stops the thread, for whom the handler has
  * interrupted must not find that others ran meanwhile. (One that blocks no signal, not even its own, is not
@@ -75,7 +76,8 @@ int annulet_clock_nanosleep(clockid_t clock, int flags, const struct timespec* t
 /* The calls around them. A descriptor that blocks does so for the fiber; one with O_NONBLOCK does not, and
  * its flags are never changed. SO_RCVTIMEO and SO_SNDTIMEO hold. Writes to a stream that blocks end when all
  * is written, or with what was; a signal, a kill or the time ends them so, too. Where a transfer has to be
- * made by a thread (a disk, a blocking tty) a kill waits for what a disk has begun.
+ * made by a thread (a disk, a blocking tty, a send with MSG_ZEROCOPY that may wait) a kill waits for what a
+ * disk has begun.
  *
  * Not as the plain call: SO_RCVLOWAT has no say in how much a read waits for; a negative SO_RCVTIMEO or
  * SO_SNDTIMEO is none, for the kernel does not tell one from the other; and a write to a FIFO or a

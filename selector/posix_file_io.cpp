@@ -2,18 +2,20 @@
 
 #include "posix.h"
 #include "stream_rest.hpp"
+#include "terminal_jobs.hpp"
 
 #include <annulet/hub/io_call.hpp>
 #include <annulet/hub/io_step.hpp>
 #include <annulet/hub/syscalls.hpp>
 
+#include <algorithm>
 #include <csignal>
 #include <cstdint>
+#include <optional>
 
-#include <sys/ioctl.h>
+#include <fcntl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <termios.h>
 #include <unistd.h>
 
 namespace annulet::detail {
@@ -56,22 +58,19 @@ struct file_call {
   }
 };
 
-// A terminal, and not the master's side of one. What a read of it waits for poll does not know (VMIN, VTIME),
-// and who is in a read when the other side is closed is told more than who comes after.
-bool is_terminal(int fd) noexcept {
-  termios settings;
-  int number = 0;
-  return kernel(SYS_ioctl, fd, TCGETS, &settings).ok() && !kernel(SYS_ioctl, fd, TIOCGPTN, &number).ok();
-}
-
 // Whether the next byte would be beyond what the process may write to a file.
 bool is_at_file_limit(int fd) noexcept {
   rlimit limit{};
   if (::getrlimit(RLIMIT_FSIZE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) {
     return false;
   }
-  const io_result position = kernel(SYS_lseek, fd, 0, SEEK_CUR);
-  return position.ok() && position.value() >= limit.rlim_cur;
+  const io_result flags = kernel(SYS_fcntl, fd, F_GETFL);
+  struct stat about {};
+  if (flags.ok() && (flags.value() & O_APPEND) != 0) {
+    return ::fstat(fd, &about) == 0 && static_cast<rlim_t>(about.st_size) >= limit.rlim_cur;
+  }
+  const off_t position = ::lseek(fd, 0, SEEK_CUR);
+  return position >= 0 && static_cast<rlim_t>(position) >= limit.rlim_cur;
 }
 
 // A signal that comes with an error went to who carried it out.
@@ -91,10 +90,35 @@ io_result carried_out(const file_call& call, blocking_call& waiting, file_call::
   return moved;
 }
 
+io_result carried_out_by_thread(const file_call& call, blocking_call& waiting) {
+  for (;;) {
+    const io_result moved = carried_out(call, waiting, file_call::carrier::thread);
+    if (!call.reads() || moved.error() != EIO) {
+      return moved;
+    }
+    if (const int error = ask_to_read_again(call.fd); error != 0) {
+      return io_result(-error);
+    }
+  }
+}
+
+// What a read of a terminal waits for poll does not know (VMIN, VTIME), and who is in a read when the other
+// side is closed is told more than who comes after.
+io_result carried_out_anyhow(const file_call& call, blocking_call& waiting) {
+  const std::optional<termios> terminal = terminal_of(call.fd);
+  if (!terminal) {
+    return carried_out(call, waiting, file_call::carrier::worker);
+  }
+  if (const int error = call.reads() ? 0 : ask_to_write(call.fd, *terminal); error != 0) {
+    return io_result(-error);
+  }
+  return carried_out_by_thread(call, waiting);
+}
+
 // One transfer, whole or in part, or the error that the call ends with.
 io_result transfer(hub_core& hub, const file_call& call, blocking_call& waiting, bool nothing_yet) {
   const bool occupied = !hub.transfers().none() && hub.transfers().find(call.fd) != nullptr;
-  for (bool woken = false;; woken = true) {
+  for (bool woken = false, ended = false;;) {
     const io_result moved = occupied ? io_result(-EAGAIN) : call.without_waiting();
     if (moved.error() != EAGAIN && moved.error() != EOPNOTSUPP) {
       return moved;
@@ -105,8 +129,7 @@ io_result transfer(hub_core& hub, const file_call& call, blocking_call& waiting,
     }
     if (moved.error() == EOPNOTSUPP) {
       if (kind == file_kind::other) {
-        const auto who = is_terminal(call.fd) ? file_call::carrier::thread : file_call::carrier::worker;
-        return waiting.may_wait() ? carried_out(call, waiting, who) : call.plain();
+        return waiting.may_wait() ? carried_out_anyhow(call, waiting) : call.plain();
       }
       const io_result again = call.as_socket(0);  // kernels before 6.5
       if (again.error() != EAGAIN) {
@@ -116,12 +139,17 @@ io_result transfer(hub_core& hub, const file_call& call, blocking_call& waiting,
     if (!waiting.may_wait()) {
       return io_result(-EAGAIN);
     }
-    if (woken && call.reads() && is_shut_down(call.fd)) {
+    if (ended) {
       return io_result(0);
+    }
+    ended = woken && call.reads() && is_shut_down(call.fd);
+    if (ended) {
+      continue;  // what came before the end may have come after the call
     }
     if (const int error = waiting.wait(nothing_yet); error != 0) {
       return io_result(-error);
     }
+    woken = true;
   }
 }
 
@@ -138,6 +166,7 @@ std::size_t transfer_rest(hub_core& hub, const file_call& call, blocking_call& w
     }
     left.advance(now.value());
     moved += now.value();
+    waiting.has_moved();
   }
   return moved;
 }
@@ -157,12 +186,15 @@ std::size_t write_rest(hub_core& hub, const file_call& call, blocking_call& wait
   return goes_on ? transfer_rest(hub, call, waiting, moved) : moved;
 }
 
-// A read of a file ends where the file does, and not where the disk would have to be asked.
+// A read of a file ends where the file does, and not where the disk would have to be asked. A block device's
+// end is found by reading there.
 std::size_t read_rest(hub_core& hub, const file_call& call, blocking_call& waiting, std::size_t moved) {
-  const io_result position = kernel(SYS_lseek, call.fd, 0, SEEK_CUR);
   struct stat about {};
-  const bool goes_on = position.ok() && ::fstat(call.fd, &about) == 0 && S_ISREG(about.st_mode) &&
-                       static_cast<off_t>(position.value()) < about.st_size;
+  if (::fstat(call.fd, &about) != 0) {
+    return moved;
+  }
+  const bool goes_on =
+      S_ISBLK(about.st_mode) || (S_ISREG(about.st_mode) && ::lseek(call.fd, 0, SEEK_CUR) < about.st_size);
   return goes_on ? transfer_rest(hub, call, waiting, moved) : moved;
 }
 
@@ -187,12 +219,25 @@ ssize_t transfer_on(hub_core& hub, const file_call& call) noexcept {
   }
 }
 
+// read and write refuse a size that goes beyond the memory that programs have, at once and on every file,
+// though they would move less. The kernel is asked by mincore, which looks at that before it looks at the
+// place for its answer, which is nowhere. What is not larger than what is moved the try refuses itself.
+bool is_beyond_memory(const void* start, std::size_t size) noexcept {
+  if (size <= most_at_once()) {
+    return false;
+  }
+  constexpr std::uintptr_t nowhere = -1;
+  const auto from = reinterpret_cast<std::uintptr_t>(start);
+  const std::uintptr_t inset = from & static_cast<std::uintptr_t>(::getpagesize() - 1);
+  return size + inset < size || kernel(SYS_mincore, from - inset, size + inset, nowhere).error() == ENOMEM;
+}
+
 // There are files that wait all the same (inotify), and refuse it then.
 ssize_t read_nothing(hub_core& hub, const file_call& call) noexcept {
   try {
     breathe(hub);
     blocking_call waiting(hub, call.name, call.fd, call.way);
-    return as_returned(waiting.may_wait() ? carried_out(call, waiting, file_call::carrier::thread)
+    return as_returned(waiting.may_wait() ? carried_out_by_thread(call, waiting)
                                           : kernel(SYS_read, call.fd, call.vectors->iov_base, 0));
   } catch (const std::bad_alloc&) {
     return as_returned(io_result(-ENOMEM));
@@ -207,10 +252,10 @@ using namespace annulet::detail;
 
 ssize_t annulet_read(int fd, void* into, std::size_t size) {
   hub_core* const hub = hub_core::of_caller();
-  if (hub == nullptr || (size == 0 && kind_of(fd) != file_kind::other)) {
+  if (hub == nullptr || (size == 0 && kind_of(fd) != file_kind::other) || is_beyond_memory(into, size)) {
     return as_returned(kernel(SYS_read, fd, into, size));
   }
-  const iovec all{into, size};
+  const iovec all{into, std::min(size, most_at_once())};
   if (size == 0) {
     return read_nothing(*hub, {"read", fd, direction::reading, &all, 1});
   }
@@ -219,7 +264,7 @@ ssize_t annulet_read(int fd, void* into, std::size_t size) {
 
 ssize_t annulet_write(int fd, const void* from, std::size_t size) {
   hub_core* const hub = hub_core::of_caller();
-  if (hub == nullptr) {
+  if (hub == nullptr || is_beyond_memory(from, size)) {
     return as_returned(kernel(SYS_write, fd, from, size));
   }
   if (size == 0) {
@@ -232,7 +277,7 @@ ssize_t annulet_write(int fd, const void* from, std::size_t size) {
     errno = kept;
     return as_returned(kernel(SYS_write, fd, from, size));
   }
-  const iovec all{const_cast<void*>(from), size};
+  const iovec all{const_cast<void*>(from), std::min(size, most_at_once())};
   return transfer_on(*hub, {"write", fd, direction::writing, &all, 1});
 }
 

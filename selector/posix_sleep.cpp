@@ -141,7 +141,7 @@ io_result sleep_on(hub_core& hub, const char* name, clockid_t clock, int flags, 
     return io_result(0);
   }
   const io_result slept = sleep_by(hub, name, clock, steady, until);
-  if (slept.error() == EINTR && left != nullptr && !absolute) {
+  if ((slept.error() == EINTR || slept.error() == ECANCELED) && left != nullptr && !absolute) {
     const timespec rest = time_of(std::max<std::int64_t>(until - now(), 0));
     if (!copy_to_caller(left, &rest, sizeof(rest))) {
       return io_result(-EFAULT);

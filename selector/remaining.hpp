@@ -4,29 +4,43 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <limits>
 #include <memory>
 
 #include <sys/uio.h>
+#include <unistd.h>
 
 namespace annulet::detail {
 
+// What one call moves at most, whatever it is given: INT_MAX, by whole pages.
+[[nodiscard]] inline std::size_t most_at_once() noexcept {
+  static const auto most = static_cast<std::size_t>(std::numeric_limits<int>::max() & -::getpagesize());
+  return most;
+}
+
+// As far as one call moves them.
 [[nodiscard]] inline std::size_t total_of(const iovec* vectors, std::size_t count) noexcept {
-  std::size_t total = 0;
+  std::size_t left = most_at_once();
   for (std::size_t i = 0; i < count; ++i) {
-    total += vectors[i].iov_len;
+    left -= std::min(vectors[i].iov_len, left);
   }
-  return total;
+  return most_at_once() - left;
 }
 
 class remaining {
  public:
-  // Throws std::bad_alloc.
+  // As far as one call moves them. Throws std::bad_alloc.
   remaining(const iovec* vectors, std::size_t count) : count_(count) {
     if (count > few_.size()) {
       many_ = std::make_unique<iovec[]>(count);
       first_ = many_.get();
     }
-    std::copy_n(vectors, count, first_);
+    std::size_t room = most_at_once();
+    std::transform(vectors, vectors + count, first_, [&room](iovec one) {
+      one.iov_len = std::min(one.iov_len, room);
+      room -= one.iov_len;
+      return one;
+    });
     advance(0);
   }
   remaining(const remaining&) = delete;

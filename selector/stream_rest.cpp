@@ -13,12 +13,6 @@ namespace annulet::detail {
 
 namespace {
 
-int option_of(int socket, int option) noexcept {
-  int value = 0;
-  socklen_t size = sizeof(value);
-  return kernel(SYS_getsockopt, socket, SOL_SOCKET, option, &value, &size).ok() ? value : 0;
-}
-
 int asked(int socket, unsigned long question) noexcept {
   int value = 0;
   return kernel(SYS_ioctl, socket, question, &value).ok() ? value : 0;
@@ -78,6 +72,12 @@ bool may_go_on(blocking_call& waiting) { return waiting.may_wait() && waiting.wa
 
 }  // namespace
 
+int option_of(int socket, int option) noexcept {
+  int value = 0;
+  socklen_t size = sizeof(value);
+  return kernel(SYS_getsockopt, socket, SOL_SOCKET, option, &value, &size).ok() ? value : 0;
+}
+
 bool is_unix(int socket) noexcept { return option_of(socket, SO_DOMAIN) == AF_UNIX; }
 
 bool is_shut_down(int fd) noexcept { return (said_of(fd, POLLRDHUP) & POLLRDHUP) != 0; }
@@ -104,6 +104,7 @@ std::size_t send_rest(blocking_call& waiting, int socket, remaining& left, int f
     }
     left.advance(now.value());
     moved += now.value();
+    waiting.has_moved();
     if (each_buffer_has_its_time) {
       waiting.begin_time_anew();
     }
@@ -121,6 +122,8 @@ std::size_t receive_rest(blocking_call& waiting, int socket, remaining& left, in
       break;
     }
     msghdr part = given;
+    part.msg_name = nullptr;  // it is the first part's sender that is told
+    part.msg_namelen = 0;
     part.msg_iov = left.data();
     part.msg_iovlen = left.size();
     const io_result now = kernel(SYS_recvmsg, socket, &part, flags | MSG_DONTWAIT);
@@ -135,6 +138,7 @@ std::size_t receive_rest(blocking_call& waiting, int socket, remaining& left, in
     }
     left.advance(now.value());
     moved += now.value();
+    waiting.has_moved();
     first.msg_controllen = part.msg_controllen;
     first.msg_flags |= part.msg_flags;
     whole = brought_descriptors(socket, part);

@@ -12,6 +12,8 @@
 
 namespace annulet::detail {
 
+// Of SOL_SOCKET; 0 where it has none.
+[[nodiscard]] int option_of(int socket, int option) noexcept;
 [[nodiscard]] bool is_unix(int socket) noexcept;
 // A receive of datagrams from such a socket says "nothing yet" for ever where it is told not to wait.
 [[nodiscard]] bool is_shut_down(int fd) noexcept;

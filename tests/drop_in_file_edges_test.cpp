@@ -239,10 +239,15 @@ TEST_CASE("a write beyond what files may be brings SIGXFSZ to the thread, once")
   same_io_in_both([&](const io_calls_of& c, scene_notes& notes) {
     const counted_signal sigxfsz(SIGXFSZ, 0, &count_and_say_where);
     constexpr rlim_t most = 1 << 20;
-    for (const rlim_t before_end : {rlim_t{10'000}, rlim_t{5}, rlim_t{0}}) {
-      const descriptor file(
-          require_ok(::open(where.path().c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600), "open"));
-      require_ok(static_cast<int>(::lseek(file.get(), most - before_end, SEEK_SET)), "lseek");
+    for (const auto& [before_end, appends] :
+         {std::pair{rlim_t{10'000}, 0}, {5, 0}, {0, 0}, {5, O_APPEND}, {0, O_APPEND}}) {
+      const int how = O_TMPFILE | O_RDWR | O_CLOEXEC | appends;
+      const descriptor file(require_ok(::open(where.path().c_str(), how, 0600), "open"));
+      if (appends != 0) {
+        require_ok(::ftruncate(file.get(), most - before_end), "ftruncate");
+      } else {
+        require_ok(static_cast<int>(::lseek(file.get(), most - before_end, SEEK_SET)), "lseek");
+      }
       const std::string text(20'000, 'x');
       const file_limit limit(most);
       for (int i = 0; i < 2; ++i) {
@@ -270,24 +275,28 @@ TEST_CASE("a read of a file of which a part is in memory gives all of it") {
     text += std::to_string(text.size()) + ' ';
   }
   for (const bool vectors : {false, true}) {
-    CAPTURE(vectors);
-    same_io_in_both([&](const io_calls_of& c, scene_notes& notes) {
-      const descriptor file(
-          require_ok(::open(where.path().c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600), "open"));
-      annulet::test::write_text(file.get(), text);
-      require_ok(::fsync(file.get()), "fsync");
-      require_ok(::posix_fadvise(file.get(), 0, 0, POSIX_FADV_DONTNEED), "posix_fadvise");
-      require_ok(::posix_fadvise(file.get(), 0, 0, POSIX_FADV_RANDOM), "posix_fadvise");
-      std::string back(text.size() + 10, ' ');
-      require_ok(static_cast<int>(::pread(file.get(), back.data(), 65536, 0)), "pread");
-      require_ok(static_cast<int>(::lseek(file.get(), 0, SEEK_SET)), "lseek");
-      const iovec parts[2] = {{back.data(), 100'000}, {back.data() + 100'000, back.size() - 100'000}};
-      notes.result("read",
-                   vectors ? c.readv(file.get(), parts, 2) : c.read(file.get(), back.data(), back.size()));
-      notes.note("the same", back.substr(0, text.size()) == text);
-      notes.note("position", ::lseek(file.get(), 0, SEEK_CUR));
-      notes.result("at the end", c.read(file.get(), back.data(), 1));
-    });
+    for (const off_t begin : {off_t{0}, off_t{3} << 30}) {
+      CAPTURE(vectors);
+      CAPTURE(begin);
+      same_io_in_both([&](const io_calls_of& c, scene_notes& notes) {
+        const descriptor file(
+            require_ok(::open(where.path().c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600), "open"));
+        notes.note("begins", ::lseek(file.get(), begin, SEEK_SET));
+        annulet::test::write_text(file.get(), text);
+        require_ok(::fsync(file.get()), "fsync");
+        require_ok(::posix_fadvise(file.get(), 0, 0, POSIX_FADV_DONTNEED), "posix_fadvise");
+        require_ok(::posix_fadvise(file.get(), 0, 0, POSIX_FADV_RANDOM), "posix_fadvise");
+        std::string back(text.size() + 10, ' ');
+        require_ok(static_cast<int>(::pread(file.get(), back.data(), 65536, begin)), "pread");
+        notes.note("begins", ::lseek(file.get(), begin, SEEK_SET));
+        const iovec parts[2] = {{back.data(), 100'000}, {back.data() + 100'000, back.size() - 100'000}};
+        notes.result("read",
+                     vectors ? c.readv(file.get(), parts, 2) : c.read(file.get(), back.data(), back.size()));
+        notes.note("the same", back.substr(0, text.size()) == text);
+        notes.note("position", ::lseek(file.get(), 0, SEEK_CUR));
+        notes.result("at the end", c.read(file.get(), back.data(), 1));
+      });
+    }
   }
 }
 

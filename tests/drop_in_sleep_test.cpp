@@ -95,3 +95,24 @@ TEST_CASE("sleeps refuse what the kernel refuses") {
     notes.note("nowhere", c.clock_nanosleep(CLOCK_BOOTTIME, TIMER_ABSTIME, nowhere, nullptr));
   });
 }
+
+TEST_CASE("a sleep that a kill ends says how much of it is left") {
+  annulet::hub home;
+  unsigned seconds = 0;
+  timespec left{};
+  const auto nap = [&] {
+    const timespec time{100, 0};
+    CHECK(annulet_nanosleep(&time, &left) == -1);
+    CHECK(errno == ECANCELED);
+  };
+  auto first = annulet::spawn([&] { seconds = annulet_sleep(100); });
+  auto second = annulet::spawn(nap);
+  annulet::this_fiber::sleep_for(1ms);
+  first.kill();
+  second.kill();
+  first.join();
+  second.join();
+  CHECK(seconds == 99);
+  CHECK(left.tv_sec == 99);
+  CHECK(left.tv_nsec > 0);
+}
