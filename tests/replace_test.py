@@ -52,10 +52,22 @@ class Failed(Exception):
 
 
 def run(*command, **options):
-    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS_ALLOWED, **options)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS_ALLOWED, **options)
+    except subprocess.TimeoutExpired:
+        raise Failed(f"{shlex.join(map(str, command))} did not end within {SECONDS_ALLOWED} s")
     if done.returncode != 0:
-        raise Failed(f"{shlex.join(map(str, command))} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+        said = done.stdout + done.stderr
+        raise Failed(f"{shlex.join(map(str, command))} ended with {done.returncode}:\n{said}")
     return done.stdout
+
+
+def symbols_of(made):
+    """The names that an object file needs of others, and those that it has itself."""
+    fields = [line.split() for line in run("nm", "--format=posix", made).splitlines()]
+    every = {name for name, *_ in fields}
+    needed = {name for name, kind, *_ in fields if kind == "U"}
+    return needed - {"_GLOBAL_OFFSET_TABLE_", "__stack_chk_fail"}, every - needed
 
 
 class Compiler:
@@ -73,13 +85,15 @@ class Compiler:
     def is_clang(self):
         return "clang" in self.command
 
-    def wanted(self, source, *flags, replace=REPLACE):
-        """The functions that the object needs of others."""
-        with tempfile.NamedTemporaryFile(suffix=".o") as made:
-            run(self.command, *self.flags, *flags, *replace, "-c", "-", "-o", made.name, input=source)
-            symbols = run("nm", "--undefined-only", "--format=posix", made.name).splitlines()
-        needed_anyway = {"_GLOBAL_OFFSET_TABLE_", "__stack_chk_fail"}
-        return {symbol.split()[0] for symbol in symbols} - needed_anyway
+    def symbols(self, source, *flags, replace=REPLACE):
+        """What the object needs of others, and what it has."""
+        with tempfile.TemporaryDirectory(prefix="annulet-replace.") as directory:
+            made = pathlib.Path(directory) / "made.o"
+            run(self.command, *self.flags, *flags, *replace, "-c", "-", "-o", made, input=source)
+            return symbols_of(made)
+
+    def wanted(self, source, *flags):
+        return self.symbols(source, *flags)[0]
 
 
 def drop_ins(names, checked=()):
@@ -115,14 +129,14 @@ def texts(suffix, *names):
 def fully_replaced(compiler, standard, checks, sizes, first_line):
     """calls.c, strictly."""
     [source] = texts(".c", "calls")
-    shown = NAMES if compiler.language == "c++" else SHOWN[first_line]
     if compiler.language == "c++":
-        first_line = ""  # the compilers have defined _GNU_SOURCE by then
-    # clang takes an array for one of unknown size where glibc's headers are not made for it.
+        first_line = GNU  # which these compilers have defined by then
+    shown = SHOWN[first_line]
     checked = CHECKED & shown if "-O2" in checks and checks[-1][-1] in "23" else set()
     flags = (*STRICT, f"-std={standard}", *checks, *sizes)
-    found = compiler.wanted(first_line + source, *flags)
-    if compiler.is_clang:
+    beginning = "" if compiler.language == "c++" else first_line
+    found = compiler.wanted(beginning + source, *flags)
+    if compiler.is_clang:  # which knows the size of an array only with the headers of a newer glibc
         found -= drop_ins((), checked)
         checked = set()
     yield from difference(drop_ins(shown, checked), found, compiler.command, *flags, first_line.strip())
@@ -138,7 +152,7 @@ def combinations(compiler):
 def checked_by_source(compiler):
     """_FORTIFY_SOURCE is decided by the source's own first line, too."""
     [source] = texts(".c", "calls")
-    found = compiler.wanted("#define _GNU_SOURCE\n#define _FORTIFY_SOURCE 3\n" + source, *STRICT, "-O2")
+    found = compiler.wanted(GNU + "#define _FORTIFY_SOURCE 3\n" + source, *STRICT, "-O2")
     yield from difference(drop_ins(NAMES, CHECKED), found, compiler.command)
 
 
@@ -149,9 +163,7 @@ def link_time(compiler, directory):
     flags = (*STRICT, "-O2", "-D_FORTIFY_SOURCE=3", "-flto")
     run(compiler.command, *compiler.flags, *flags, *REPLACE, "-c", "-", "-o", made, input=GNU + source)
     run(compiler.command, "-O2", "-flto", "-r", "-flinker-output=nolto-rel", made, "-o", whole)
-    symbols = run("nm", "--undefined-only", "--format=posix", whole).splitlines()
-    found = {symbol.split()[0] for symbol in symbols} - {"_GLOBAL_OFFSET_TABLE_", "__stack_chk_fail"}
-    yield from difference(drop_ins(NAMES, CHECKED), found, compiler.command, *flags)
+    yield from difference(drop_ins(NAMES, CHECKED), symbols_of(whole)[0], compiler.command, *flags)
 
 
 def kept(compiler, bit):
@@ -166,9 +178,9 @@ def kept(compiler, bit):
 
 
 def left_alone(compiler, standard, source, expected):
-    found = compiler.wanted(source, *STRICT, f"-std={standard}")
-    ours = {symbol for symbol in found if not symbol.startswith("_Z")}
-    yield from difference(drop_ins(expected), ours, compiler.command, standard, *source.splitlines()[:1])
+    needed, its_own = compiler.symbols(source, *STRICT, f"-std={standard}")
+    yield from difference(drop_ins(expected), needed, compiler.command, standard, *source.splitlines()[:1])
+    yield from (f"{compiler.command} made {name}" for name in its_own if "annulet" in name)
 
 
 def named_otherwise(compilers):
@@ -197,7 +209,7 @@ def seen_the_same(compiler, first_line):
 
 def taken_too_late(compiler):
     try:
-        compiler.wanted("#include <unistd.h>\n#include <annulet/selector/replace.h>\n", replace=())
+        compiler.symbols("#include <unistd.h>\n#include <annulet/selector/replace.h>\n", replace=())
     except Failed as error:
         if "goes before all other headers" in str(error):
             return []
@@ -266,7 +278,8 @@ def main(build):
     every = [combination for compiler in compilers for combination in combinations(compiler)]
     cases.add("every call and every address is the drop-in", at_once(fully_replaced, every))
     cases.add("a source may ask for checks itself", at_once(checked_by_source, [(gcc,)]))
-    cases.add("a name that is to be kept is kept, and no other", at_once(kept, [(gcc, 1 << bit) for bit in range(5)]))
+    bits = [(gcc, 1 << bit) for bit in range(5)]
+    cases.add("a name that is to be kept is kept, and no other", at_once(kept, bits))
     cases.add("what else has one of the names is left alone", at_once(left_alone, named_otherwise(compilers)))
     sights = [(gcc, ""), (first["c++"], ""), *((gcc, line) for line in SHOWN)]
     cases.add("a source sees what it sees without the header", at_once(seen_the_same, sights))
