@@ -1,5 +1,5 @@
 // What becomes of a job in the background that reads its terminal, or writes to it: by plain calls and by
-// drop-ins, each in a session of its own.
+// drop-ins, each at a terminal of its own.
 
 #include "support/counted_signal.hpp"
 #include "support/plain_and_parked_io.hpp"
@@ -36,7 +36,7 @@ enum class signal_is : std::uint8_t { left_alone, blocked, ignored, handled, res
 struct job {
   bool reads = true;
   bool stops_writers = true;  // stty tostop
-  bool orphan = false;        // nobody in its session could let it go on
+  bool orphan = false;        // nobody at its terminal could let it go on
   bool of_nothing = false;    // no bytes
   signal_is signal = signal_is::left_alone;
 
@@ -103,7 +103,7 @@ void work_by(bool drop_ins, const job& which, report& told) {
   work(which, annulet::test::drop_in_io, told);
 }
 
-// The session's leader, who brings a job that is stopped to the foreground.
+// The shell in this play, which brings a job that is stopped to the foreground.
 void lead(bool drop_ins, const job& which, report& told) {
   require_ok(::setsid(), "setsid");
   require_ok(::ioctl(0, TIOCSCTTY, 0), "TIOCSCTTY");
