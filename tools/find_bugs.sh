@@ -31,6 +31,7 @@ not_held=(
   'tsan|descriptor_ready_test|what is there*|it makes system calls of its own, and all are counted'
   'tsan|selector_cost_test|all|it makes system calls of its own, and all are counted'
   'asan tsan|io_churn_test|(resident memory, mappings)|a sanitizer has memory of its own for each fiber'
+  'asan tsan|ported_test|(slices, lateness)|bounds in real time'
   'asan tsan|stack_memory_test|after a burst*|a sanitizer has memory of its own for each fiber'
   'asan tsan|stack_memory_test|one deep*|a sanitizer has memory of its own for each stack'
   'asan tsan|stack_memory_test|stacks that are*|a sanitizer has memory of its own for each fiber'
@@ -87,7 +88,7 @@ clang_libraries=/usr/lib/llvm-19/lib/clang/19/lib/linux
 # and GCC 12's library for races takes 0.4 ms a fiber, forty times as much.
 choose_tool() {
   build=build-$1
-  packages=("${packages_to_build[@]}" "${packages_to_sanitize[@]}")
+  packages=("${packages_to_build[@]}" "${packages_to_test[@]}" "${packages_to_sanitize[@]}")
   options=(-Doptimization=1 -Db_lundef=false -Dwerror=false)  # warnings are the plain build's
   export ASAN_SYMBOLIZER_PATH=/usr/bin/llvm-symbolizer-19
   case $1 in

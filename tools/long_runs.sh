@@ -1,8 +1,8 @@
 # The long runs of ./dev, for hours. Part of it, and not run by itself.
 
 battery() {
-  local rows=(races wait_races close churn oracle models timing drop_ins drop_in_scenes repeat
-    repeat_busy suites_busy refused)
+  local rows=(races wait_races close churn oracle models timing drop_ins drop_in_scenes ported
+    repeat repeat_busy suites_busy refused)
   local chosen=
   local sorts=(any ring epoll refused)  # the ladder is for every ./dev test
   while [[ $# -gt 0 ]]; do
@@ -25,7 +25,7 @@ battery() {
   fi
   [[ -z $chosen ]] || rows=("$chosen")
   trap 'exit 130' INT  # also where the program that is interrupted ends in another way
-  install_missing "${packages_to_build[@]}"
+  install_missing "${packages_to_build[@]}" "${packages_to_test[@]}"
   configure build
   compile build  # all of it: it is no use to fail in the last row
 
@@ -69,6 +69,7 @@ long_run() {
       drop_in_scenes || fell_short=1
       end_busy_loops
       ;;
+    ported) ANNULET_PORTED_TRANSFERS=500 ANNULET_PORTED_ROUNDS=20 run_tests ported || fell_short=1 ;;
     repeat) run_tests selector --repeat 100 || fell_short=1 ;;
     repeat_busy)
       start_busy_loops
