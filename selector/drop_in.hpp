@@ -28,9 +28,9 @@ namespace annulet::detail {
   return static_cast<int>(result.value());
 }
 
-// Lets others run, if it is time for that, and if it is no handler that calls.
+// Lets others run, if it is time for that, and if nobody minds (handler_finder).
 inline void breathe(hub_core& hub) noexcept {
-  if (hub.fibers().due_to_breathe(1) && !hub.is_in_handler()) [[unlikely]] {
+  if (hub.fibers().due_to_breathe(1) && hub.may_breathe()) [[unlikely]] {
     hub.fibers().breathe_quietly(0);
   }
 }
@@ -111,7 +111,7 @@ template <class Ask, class Watch, class BeforePark, class Check, class Plainly>
                                     const sigset_t* mask, Ask&& ask, Watch&& watch, BeforePark&& before_park,
                                     Check&& check, Plainly&& plainly) noexcept {
   try {
-    if (hub.fibers().due_to_breathe(1) && !hub.is_in_handler()) {
+    if (hub.fibers().due_to_breathe(1) && hub.may_breathe()) {
       limit.begin();
       hub.fibers().breathe_quietly(0);
     }
