@@ -331,10 +331,10 @@ TEST_CASE("libuv: a child is started, talked to, and seen to end") {
     options.args = arguments;
     options.stdio_count = static_cast<int>(streams.size());
     options.stdio = streams.data();
-    static std::int64_t status;
-    status = -1;
+    std::int64_t status = -1;
+    child.data = &status;
     options.exit_cb = [](uv_process_t* its, std::int64_t exit, int signal) {
-      status = signal == 0 ? exit : -signal;
+      *static_cast<std::int64_t*>(its->data) = signal == 0 ? exit : -signal;
       close(*its);
     };
     REQUIRE(uv_spawn(&one.its, &child, &options) == 0);
@@ -342,12 +342,13 @@ TEST_CASE("libuv: a child is started, talked to, and seen to end") {
     const uv_buf_t from{text, 5};
     CHECK(uv_try_write(reinterpret_cast<uv_stream_t*>(&in), &from, 1) == 5);
     close(in);
-    static std::string got;
-    got.clear();
+    std::string got;
+    out.data = &got;
     uv_read_start(reinterpret_cast<uv_stream_t*>(&out), make_room,
                   [](uv_stream_t* its, ssize_t size, const uv_buf_t* piece) {
                     if (size > 0) {
-                      got.append(piece->base, static_cast<std::size_t>(size));
+                      static_cast<std::string*>(its->data)->append(piece->base,
+                                                                   static_cast<std::size_t>(size));
                     } else if (size < 0) {
                       close(*its);
                     }

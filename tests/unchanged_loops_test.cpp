@@ -9,8 +9,13 @@
 #include <doctest/doctest.h>
 #include <uv.h>
 
-#include <array>
+#include <algorithm>
+#include <atomic>
+#include <csignal>
 #include <cstdio>
+#include <thread>
+
+#include <pthread.h>
 
 namespace {
 
@@ -94,6 +99,51 @@ double time_of(std::size_t first, std::size_t count) {
   return std::chrono::duration<double>(steady::now() - start).count();
 }
 
+// A loop that hears of SIGUSR1, and counts.
+struct listening_loop {
+  listening_loop() {
+    REQUIRE(uv_loop_init(&loop) == 0);
+    uv_timer_init(&loop, &timer);
+  }
+  void begin() {
+    uv_signal_init(&loop, &signals);
+    signals.data = &heard;
+    const auto count = [](uv_signal_t* its, int) { ++*static_cast<int*>(its->data); };
+    REQUIRE(uv_signal_start(&signals, count, SIGUSR1) == 0);
+  }
+  void wait_for_a_while() {
+    uv_timer_start(
+        &timer, [](uv_timer_t*) {}, 1, 0);
+    uv_run(&loop, UV_RUN_ONCE);
+  }
+  void end() {
+    uv_close(reinterpret_cast<uv_handle_t*>(&signals), nullptr);
+    uv_timer_stop(&timer);
+    uv_run(&loop, UV_RUN_DEFAULT);
+  }
+  void close() {
+    uv_close(reinterpret_cast<uv_handle_t*>(&timer), nullptr);
+    uv_run(&loop, UV_RUN_DEFAULT);
+    CHECK(uv_loop_close(&loop) == 0);
+  }
+
+  uv_loop_t loop;
+  uv_signal_t signals;
+  uv_timer_t timer;
+  int heard = 0;
+};
+
+int rounds_of_signals() {
+  listening_loop one;
+  for (int round = 0; round < rounds; ++round) {
+    one.begin();
+    one.wait_for_a_while();
+    one.end();
+  }
+  one.close();
+  return one.heard;
+}
+
 }  // namespace
 
 TEST_CASE("fifty loops take about as long as the slowest of their kinds alone") {
@@ -113,4 +163,34 @@ TEST_CASE("fifty loops take about as long as the slowest of their kinds alone") 
     }
   }
   CHECK(together < 1.5 * alone);
+}
+
+// libuv blocks all signals around a lock of its process's, which its handlers take, too.
+TEST_CASE("fifty loops begin and end to hear of signals, again and again, while those come") {
+  const annulet::hub home;
+  listening_loop first;  // so that there always is one: without, a signal ends the process
+  first.begin();
+  std::atomic<bool> over{false};
+  std::thread sender([&over, thread = ::pthread_self()] {
+    while (!over) {
+      ::pthread_kill(thread, SIGUSR1);
+      std::this_thread::sleep_for(200us);
+    }
+  });
+  int heard = 0;
+  std::vector<annulet::fiber<int>> all;
+  for (int i = 0; i < loops; ++i) {
+    all.push_back(annulet::spawn(rounds_of_signals));
+  }
+  for (auto& one : all) {
+    heard += one.get();
+  }
+  over = true;
+  sender.join();
+  first.end();
+  first.close();
+  CHECK(heard > 0);
+  sigset_t blocked;
+  REQUIRE(::pthread_sigmask(SIG_SETMASK, nullptr, &blocked) == 0);
+  CHECK(sigismember(&blocked, SIGUSR1) == 0);
 }
