@@ -61,8 +61,9 @@ class hub_core final : public idle_source {
   }
 
   [[nodiscard]] call_signals& signals() noexcept { return call_signals_; }
-  // Asked before a call of ported code parks or lets others run: a handler's must not.
+  // Asked before a call of ported code parks, and before it lets others run: a handler's must not.
   [[nodiscard]] bool is_in_handler() noexcept { return handlers_.in_handler(); }
+  [[nodiscard]] bool may_breathe() noexcept { return handlers_.may_breathe(); }
   [[nodiscard]] bool dump_is_asked() const noexcept { return link_->dump_is_asked(); }
 
   // Of all calls that are under way.

@@ -6,20 +6,38 @@
 
 namespace annulet::detail {
 
-// For one thread. A handler that blocks no signal, not even its own (SA_NODEFER with an empty mask), is not
-// seen.
+// For one thread. Two kinds of handlers are not seen: one that blocks no signal, not even its own (SA_NODEFER
+// with an empty mask), and where few signals are blocked one that was for once (SA_RESETHAND).
 class handler_finder {
  public:
-  // One system call where the thread's mask is as it was; else the stack is walked, which takes microseconds.
+  // Asked by who is about to park. A handler's signal is blocked while it runs: so that is one system call
+  // where none is, a few more where few are, and else the stack is walked, which takes microseconds.
   [[nodiscard]] bool in_handler() noexcept {
     const signal_mask now = thread_mask();
-    return now != calm_ && is_above_signal_frame(now);
+    if (now != 0 && is_above_signal_frame(now)) {
+      return true;
+    }
+    usual_ = now;
+    return false;
+  }
+
+  // Whether others may run although the caller need not wait. Not while signals are blocked that were not
+  // when somebody parked last: it is a handler, or code that wants nothing to come between. Others would run
+  // with its mask, and leave it theirs. But one that never parks does not keep them out for ever.
+  [[nodiscard]] bool may_breathe() noexcept {
+    constexpr int patience = 1000;
+    if ((thread_mask() & ~usual_) != 0 && ++held_breaths_ < patience) {
+      return false;
+    }
+    held_breaths_ = 0;
+    return !in_handler();
   }
 
  private:
-  bool is_above_signal_frame(signal_mask now) noexcept;
+  static bool is_above_signal_frame(signal_mask now) noexcept;
 
-  signal_mask calm_ = thread_mask();  // with which no handler ran
+  signal_mask usual_ = thread_mask();
+  int held_breaths_ = 0;
 };
 
 }  // namespace annulet::detail

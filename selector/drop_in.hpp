@@ -28,9 +28,9 @@ namespace annulet::detail {
   return static_cast<int>(result.value());
 }
 
-// Lets others run, if it is time for that, and if it is no handler that calls.
+// Lets others run, if it is time for that, and if nobody minds (handler_finder).
 inline void breathe(hub_core& hub) noexcept {
-  if (hub.fibers().due_to_breathe(1) && !hub.is_in_handler()) [[unlikely]] {
+  if (hub.fibers().due_to_breathe(1) && hub.may_breathe()) [[unlikely]] {
     hub.fibers().breathe_quietly(0);
   }
 }
@@ -106,15 +106,15 @@ constexpr std::size_t work_of_event_loop = 8;
 
 // `ask()` makes the plain call without waiting, and with no_signals(): 0 is "nothing yet". It also looks at
 // what it was given, so `watch(waits)`, which says what to wait for, is called only after it and may trust
-// that. `check(waits)` is asked after each, before the plain call,
-// for what that cannot know: an errno, or 0. `plainly()` makes the plain call as it came: for a handler,
+// that. `check(waits)` is asked after each park, before the plain call, for what that cannot know: an errno,
+// or 0. `plainly()` makes the plain call as it came: for a handler,
 // which must not park.
 template <class Ask, class Watch, class Check, class Plainly>
 [[nodiscard]] io_result ask_or_wait(hub_core& hub, const char* name, int fd, time_limit& limit,
                                     const sigset_t* mask, Ask&& ask, Watch&& watch, Check&& check,
                                     Plainly&& plainly) noexcept {
   try {
-    if (hub.fibers().due_to_breathe(work_of_event_loop) && !hub.is_in_handler()) {
+    if (hub.fibers().due_to_breathe(work_of_event_loop) && hub.may_breathe()) {
       limit.begin();
       hub.fibers().breathe_quietly(0);
     }

@@ -255,3 +255,54 @@ TEST_CASE("a thread that blocks signals is not taken for a handler") {
   CHECK(ran == 1);
   other.get();
 }
+
+TEST_CASE("a handler is known for one, though calls waited with the same signals blocked before") {
+  const annulet::hub hub;
+  const files open;
+  now_done.call = &polls_for_a_while;
+  now_done.made = 0;
+  now_done.switched = 0;
+  const counted_signal usr1(SIGUSR1, 0, &make_call);
+  auto other = annulet::spawn([&] {
+    while (usr1.times() == 0) {
+      ++turns;
+      annulet::this_fiber::yield();
+    }
+  });
+  {
+    const annulet::test::blocked_signals none_comes({SIGUSR1});
+    CHECK(annulet_usleep(100) == 0);
+  }
+  ::raise(SIGUSR1);
+  other.get();
+  CHECK(now_done.made == 1);
+  CHECK(now_done.switched == 0);
+}
+
+TEST_CASE("nobody runs while signals are blocked around calls that need not wait, but not for ever") {
+  const annulet::hub hub;
+  const files open;
+  bool done = false;
+  auto other = annulet::spawn([&] {
+    while (!done) {
+      ++turns;
+      annulet::this_fiber::yield();
+    }
+  });
+  CHECK(annulet_usleep(100) == 0);
+  const annulet::test::blocked_signals none_comes({SIGUSR1});
+  const long before = turns;
+  const auto call = [](int times) {
+    for (int i = 0; i < times; ++i) {
+      char byte = 0;
+      CHECK(writes_a_byte());
+      CHECK(annulet_read(ends[0], &byte, 1) == 1);
+    }
+  };
+  call(300);
+  CHECK(turns == before);
+  call(10'000);
+  CHECK(turns != before);
+  done = true;
+  other.get();
+}

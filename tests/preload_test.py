@@ -99,7 +99,7 @@ def wrong_cost(built):
 
 
 def differences(built, command, plainly=None, **options):
-    """Between a program alone and with the library; `plainly` says what it must do alone, where that is known."""
+    """Between a program alone and with the library; `plainly` is the status that it must have alone."""
     alone = ended(command, **options)
     preloaded = ended(command, built.preloaded(), **options)
     wrong = [] if plainly is None or alone[0] == plainly else [f"alone it ends with {alone[0]}: {alone[2]}"]

@@ -25,6 +25,8 @@ not_held=(
   'asan tsan|process_regressions_test|where no thread*|it maps memory of its own, and dies of the limit'
   'asan tsan|echo_servers_test|an echo server keeps*|a sanitizer has memory of its own for each buffer'
   'asan tsan|timing_test|all|bounds in real time'
+  'asan tsan|unchanged_test unchanged_libevent_test unchanged_libuv_test
+    unchanged_loops_test|all|a sanitizer has the standard names, and nobody asks libannulet-posix'
   'asan tsan|races_test io_races_test io_races_accept_test io_races_line_test file_races_test child_races_test
     wait_races_test|(share of each outcome)|the racers meet at other times than in a plain build'
   'tsan|descriptor_ready_test|a receive after*|it makes system calls of its own, and all are counted'

@@ -2,7 +2,7 @@
 
 battery() {
   local rows=(races wait_races close churn oracle models timing drop_ins drop_in_scenes ported
-    repeat repeat_busy suites_busy refused)
+    unchanged repeat repeat_busy suites_busy refused)
   local chosen=
   local sorts=(any ring epoll refused)  # the ladder is for every ./dev test
   while [[ $# -gt 0 ]]; do
@@ -70,6 +70,7 @@ long_run() {
       end_busy_loops
       ;;
     ported) ANNULET_PORTED_TRANSFERS=500 ANNULET_PORTED_ROUNDS=20 run_tests ported || fell_short=1 ;;
+    unchanged) ANNULET_UNCHANGED_ALONE=1 run_tests unchanged || fell_short=1 ;;
     repeat) run_tests selector --repeat 100 || fell_short=1 ;;
     repeat_busy)
       start_busy_loops
