@@ -161,9 +161,9 @@ git show no-such-thing
 
 
 def told_by_git(built):
-    someone = {f"GIT_{who}_{what}": text
-               for who in ("AUTHOR", "COMMITTER")
-               for what, text in (("NAME", "A"), ("EMAIL", "a@b.invalid"), ("DATE", "2020-01-01T00:00:00Z"))}  # fmt: skip
+    person = {"NAME": "A", "EMAIL": "a@b.invalid", "DATE": "2020-01-01T00:00:00Z"}
+    roles = ("AUTHOR", "COMMITTER")
+    someone = {f"GIT_{role}_{what}": text for role in roles for what, text in person.items()}
     results = []
     for environment in ({}, built.preloaded()):
         with tempfile.TemporaryDirectory() as folder:

