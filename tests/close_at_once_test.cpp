@@ -14,6 +14,7 @@
 #include <doctest/doctest.h>
 
 #include <array>
+#include <chrono>
 #include <functional>
 #include <string>
 #include <vector>
@@ -109,11 +110,30 @@ std::size_t late_ends(int rounds, const way& w,
   return late;
 }
 
+int came_by_itself = 0;
+
+// Looked for once. But on epoll, where nothing of ours can hold a file, one that comes within a millisecond
+// without any call of annulet is counted apart: Linux gives a file's memory to the next at once, and a lookup
+// by another process that still means the one before holds the new one for an instant.
+bool is_there(const std::function<bool()>& look) {
+  if (look()) {
+    return true;
+  }
+  const auto begin = std::chrono::steady_clock::now();
+  while (on_epoll() && std::chrono::steady_clock::now() - begin < 1ms) {
+    if (look()) {
+      ++came_by_itself;
+      return true;
+    }
+  }
+  return false;
+}
+
 bool socket_shows(selector& watching, const way& w, int round) {
   auto pair = make_socket_pair();
   arm(watching, pair.first.get(), round);
   w.close(watching, pair.first.release());
-  return try_read(pair.second.get()) == 0;
+  return is_there([&] { return try_read(pair.second.get()) == 0; });
 }
 
 bool pipe_shows(selector& watching, const way& w, int round) {
@@ -127,7 +147,7 @@ bool pipe_shows(selector& watching, const way& w, int round) {
   }
   w.close(watching, writer.release());
   drain(reader.get());
-  return try_read(reader.get()) == 0;
+  return is_there([&] { return try_read(reader.get()) == 0; });
 }
 
 bool connection_shows(const tcp_listener& listener, selector& watching, const way& w, int round) {
@@ -135,33 +155,37 @@ bool connection_shows(const tcp_listener& listener, selector& watching, const wa
   reset_on_close(connection.first.get());
   arm(watching, connection.second.get(), round);
   w.close(watching, connection.second.release());
-  return try_read(connection.first.get()) == 0;
+  return is_there([&] { return try_read(connection.first.get()) == 0; });
 }
 
 bool port_shows(selector& watching, const way& w, int round) {
   auto listener = make_tcp_listener();
   arm(watching, listener.socket.get(), round);
   w.close(watching, listener.socket.release());
-  try {
-    return make_tcp_listener(listener.port).port == listener.port;
-  } catch (const std::system_error&) {
-    return false;
-  }
+  return is_there([&] {
+    try {
+      return make_tcp_listener(listener.port).port == listener.port;
+    } catch (const std::system_error&) {
+      return false;
+    }
+  });
 }
 
 // 20,000 rounds on the default ring for the two ways that users are told of, fewer for the others.
 void count_late_ends(const std::function<bool(selector&, const way&, int)>& shows) {
+  came_by_itself = 0;
   const auto most = static_cast<int>(oracle::from_environment("ANNULET_CLOSE_AT_ONCE_ROUNDS", 20'000));
   for (const ring_mode mode : all_modes) {
     hub hub(options_for(mode));
     for (const way& w : ways) {
-      CAPTURE(w.name);
+      CAPTURE(std::string(w.name));
       CAPTURE(static_cast<int>(mode));
       const bool often = mode == ring_mode::defer_taskrun &&
                          (w.close == close_through_the_hub || w.close == unregister_and_close);
       CHECK(late_ends(often ? most : most / 20, w, shows) == 0);
     }
   }
+  CHECK(came_by_itself <= 2);
 }
 
 }  // namespace
