@@ -32,6 +32,7 @@ worker_pool::~worker_pool() {
 
 // Refused where there is no thread at all for its kind. Others wait for those that are missing.
 bool worker_pool::submit(job& j, urgency how) noexcept {
+  const int signal = choose_interrupting_signal();
   const std::unique_lock lock(mutex_);
   bury();
   discount_slow();
@@ -47,6 +48,7 @@ bool worker_pool::submit(job& j, urgency how) noexcept {
     return false;
   }
   j.how_ = how;
+  j.signal_ = signal;
   j.queued_ = true;
   return true;
 }

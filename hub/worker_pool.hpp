@@ -15,8 +15,6 @@
 // something to do itself another takes its place.
 #pragma once
 
-#include "interrupting_signal.hpp"
-
 #include <annulet/runtime/intrusive_list.hpp>
 
 #include <atomic>
@@ -51,8 +49,7 @@ class worker_pool {
     urgency how_ = urgency::bounded;
     bool queued_ = false;
     bool running_ = false;
-    // That interrupts it; 0 where there is none to be had. Chosen now, for a wait blocks them all.
-    int signal_ = choose_interrupting_signal();
+    int signal_ = 0;      // that interrupts it; 0 where there is none to be had
     pthread_t thread_{};  // while it runs
     pid_t thread_number_ = 0;
     std::chrono::steady_clock::time_point counts_until_;
