@@ -1,6 +1,7 @@
 #include "call_signals.hpp"
 
 #include "hub_core.hpp"
+#include "interrupting_signal.hpp"
 
 #include <algorithm>
 #include <bit>
@@ -170,11 +171,13 @@ bool call_signals::has_to_let_in() const noexcept { return on_main_thread_ && !:
 void call_signals::wait_and_take(deadline until, signal_mask thread) noexcept {
   before_handler_ = thread;
   (void)set_thread_mask(thread | all_signals);
+  note_mask_of_program(&thread);
   const signal_mask mask = thread | (is_blocking_all() ? all_signals : let_in_by_any(thread));
   (void)hub_.io().wait(until, &mask);
   if (std::exchange(told_, false)) {
     (void)take_pending(thread);
   }
+  note_mask_of_program(nullptr);
   (void)set_thread_mask(thread);
   before_handler_.reset();
 }

@@ -41,14 +41,17 @@ int first_signal(Predicate&& fits) noexcept {
   return 0;
 }
 
+constinit thread_local const signal_mask* mask_of_program = nullptr;
+
 }  // namespace
+
+void note_mask_of_program(const signal_mask* mask) noexcept { mask_of_program = mask; }
 
 // A thread that blocks them all, as some programs have theirs do, uses none of them.
 int choose_interrupting_signal() noexcept {
-  sigset_t blocked;
-  pthread_sigmask(SIG_BLOCK, nullptr, &blocked);
+  const signal_mask blocked = mask_of_program != nullptr ? *mask_of_program : thread_mask();
   const int best =
-      first_signal([&](int signal) { return sigismember(&blocked, signal) == 0 && is_free(signal); });
+      first_signal([&](int signal) { return (blocked & bit_of(signal)) == 0 && is_free(signal); });
   return best != 0 ? best : first_signal(&is_free);
 }
 

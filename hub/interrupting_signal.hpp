@@ -12,7 +12,13 @@
 // a wait of its own with EINTR. (Who asks for the signal has a handler, and that is left alone.)
 #pragma once
 
+#include "signal_mask.hpp"
+
 namespace annulet::detail {
+
+// What the hub's thread blocks for the program, while it waits with all signals blocked; null when that is
+// over.
+void note_mask_of_program(const signal_mask* mask) noexcept;
 
 // One that the program does not use now; 0 where it uses them all. For the hub's thread.
 [[nodiscard]] int choose_interrupting_signal() noexcept;

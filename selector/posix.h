@@ -15,8 +15,8 @@
  * while another fiber runs ends none; where the thread blocks it and the call lets it in (pselect), nothing
  * is lost. A handler that runs in a wait has all signals blocked, but those of faults.
  *
- *   Of a signal to the process that other threads let in, too, the main thread may miss its EINTR: one of them
- * may run the handler while fibers of it are parked with differing masks, or in a read, a write or an accept.
+ *   A signal to the process may be handled by another thread that lets it in, and end none of the main
+ * thread's calls, while fibers there are parked with differing masks, or in a read, a write or an accept.
  *
  *   A kill, or the expiry of a timeout guard, ends a call that waits with ECANCELED, and each later one that
  * would have to wait, so that clean-up code runs; calls that need not wait, and annulet_close, work as usual.
