@@ -277,8 +277,17 @@ def two_at_a_time(function, items):
         return [result for result in pool.map(function, items) if result]
 
 
+def has_its_own_source(header):
+    """One that includes it before all else: then the build has compiled it alone."""
+    source = header.with_suffix(".cpp")
+    text = source.read_text() if source.exists() else ""
+    first = re.search(r'^#include ["<](.*)[">]', text, re.MULTILINE)
+    return first is not None and first[1] == header.name
+
+
 def headers_that_lack_something(tree):
     headers = [path for path in tree.files(LIBRARY, (".hpp", ".h")) if path.name != PLANTS]
+    headers = [path for path in headers if not has_its_own_source(path)]
     with tempfile.TemporaryDirectory(prefix="annulet-headers.") as directory:
         include = pathlib.Path(directory) / "annulet"
         include.mkdir()
