@@ -30,11 +30,6 @@ bool restarts_calls(int signal) noexcept {
   return ::sigaction(signal, nullptr, &now) == 0 && (now.sa_flags & SA_RESTART) != 0;
 }
 
-bool is_handled(int signal) noexcept {
-  struct sigaction now {};
-  return ::sigaction(signal, nullptr, &now) == 0 && now.sa_handler != SIG_DFL && now.sa_handler != SIG_IGN;
-}
-
 // Those that stop the process: it goes on as if nothing had been.
 signal_mask unhandled_stops() noexcept {
   signal_mask found = 0;

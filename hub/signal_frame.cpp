@@ -1,7 +1,6 @@
 #include "signal_frame.hpp"
 
 #include <bit>
-#include <csignal>
 
 #include <unwind.h>
 
@@ -18,11 +17,6 @@ _Unwind_Reason_Code look_at(_Unwind_Context* frame, void* found) noexcept {
   return before_instruction != 0 ? _URC_END_OF_STACK : _URC_NO_REASON;
 }
 
-bool has_handler(int signal) noexcept {
-  struct sigaction now {};
-  return ::sigaction(signal, nullptr, &now) == 0 && now.sa_handler != SIG_DFL && now.sa_handler != SIG_IGN;
-}
-
 // False where none of them has one.
 bool may_have_handlers(signal_mask signals) noexcept {
   constexpr int few = 4;  // cheaper than a walk
@@ -30,7 +24,7 @@ bool may_have_handlers(signal_mask signals) noexcept {
     return true;
   }
   for (signal_mask left = signals; left != 0; left &= left - 1) {
-    if (has_handler(std::countr_zero(left) + 1)) {
+    if (is_handled(std::countr_zero(left) + 1)) {
       return true;
     }
   }

@@ -20,6 +20,11 @@ inline constexpr signal_mask all_signals =
     ~(bit_of(32) | bit_of(33) | bit_of(SIGKILL) | bit_of(SIGSTOP) | bit_of(SIGSEGV) | bit_of(SIGBUS) |
       bit_of(SIGFPE) | bit_of(SIGILL) | bit_of(SIGTRAP) | bit_of(SIGSYS));
 
+[[nodiscard]] inline bool is_handled(int signal) noexcept {
+  struct sigaction now {};
+  return ::sigaction(signal, nullptr, &now) == 0 && now.sa_handler != SIG_DFL && now.sa_handler != SIG_IGN;
+}
+
 [[nodiscard]] inline signal_mask thread_mask() noexcept {
   signal_mask now = 0;
   (void)kernel(SYS_rt_sigprocmask, SIG_BLOCK, nullptr, &now, sizeof(now));

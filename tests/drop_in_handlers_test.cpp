@@ -41,6 +41,13 @@ struct act {
 act now_done;
 std::atomic<long> turns{0};
 
+void begin_with(bool (*call)()) {
+  now_done.call = call;
+  now_done.made = 0;
+  now_done.wrong = 0;
+  now_done.switched = 0;
+}
+
 // The next alarm: so long after a handler has ended, for one that waits may take longer than that.
 std::atomic<long> period{0};
 
@@ -149,10 +156,7 @@ int limited_socket(int type) {
 }
 
 void run_beside_busy_fibers(bool (*call)(), int many) {
-  now_done.call = call;
-  now_done.made = 0;
-  now_done.wrong = 0;
-  now_done.switched = 0;
+  begin_with(call);
   const counted_signal alarm(SIGALRM, SA_RESTART, &make_call);
   {
     const timer ticks(5ms);
@@ -181,10 +185,7 @@ TEST_CASE("a handler that interrupts a fiber writes, and waits, and no other fib
 TEST_CASE("a handler's writes are all there, though fibers of the thread breathe and the heap is in use") {
   const annulet::hub hub;
   const files open;
-  now_done.call = &writes_a_byte;
-  now_done.made = 0;
-  now_done.wrong = 0;
-  now_done.switched = 0;
+  begin_with(&writes_a_byte);
   const counted_signal alarm(SIGALRM, SA_RESTART, &make_call);
   constexpr int many = 2000;
   {
@@ -200,9 +201,7 @@ TEST_CASE("a handler's writes are all there, though fibers of the thread breathe
 TEST_CASE("a handler that comes while all fibers wait makes its calls, and what it wrote wakes one") {
   const annulet::hub hub;
   const files open;
-  now_done.call = &writes_a_byte;
-  now_done.made = 0;
-  now_done.wrong = 0;
+  begin_with(&writes_a_byte);
   const counted_signal usr1(SIGUSR1, SA_RESTART, &make_call);
   constexpr int rounds = 100;
   for (int round = 0; round < rounds; ++round) {
@@ -217,10 +216,7 @@ TEST_CASE("a handler that comes while all fibers wait makes its calls, and what 
 TEST_CASE("a handler that waits while all fibers wait stops the thread") {
   const annulet::hub hub;
   const files open;
-  now_done.call = &polls_for_a_while;
-  now_done.made = 0;
-  now_done.wrong = 0;
-  now_done.switched = 0;
+  begin_with(&polls_for_a_while);
   const counted_signal usr1(SIGUSR1, 0, &make_call);
   auto ticker = annulet::spawn([] {
     for (int i = 0; i < 100; ++i) {
