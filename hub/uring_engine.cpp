@@ -245,15 +245,16 @@ void uring_engine::look() noexcept {
   // A watch has two pieces of work pending at most, an event and the end of its removal, and they come in
   // order: when so many have run, none is left of those that were pending at first. What fires on is for the
   // next look. Work may make no completion, and the flag may stand with no work at all: a waker sets it after
-  // it has added its work, which may have been run by then. So rounds without a completion are bounded as
-  // well.
+  // it has added its work, which may have been run by then. So rounds in which nothing moved are bounded as
+  // well; those that were refused are bounded by judge().
   unsigned found = 0;
   std::size_t empty_rounds = 0;
   do {
-    enter([&] { return ring_.run_pending(likely); });
+    const unsigned queued = ring_.queued();
+    const int error = enter([&] { return ring_.run_pending(likely); });
     const unsigned now = reap();
     found += now;
-    empty_rounds += now == 0 ? 1 : 0;
+    empty_rounds += now == 0 && ring_.queued() == queued && error == 0 ? 1 : 0;
     likely = 0;
   } while ((ring_.needs_enter() || unsubmitted_) && found <= 2 * slots_.size() &&
            empty_rounds <= slots_.size() / 16 + 1);
