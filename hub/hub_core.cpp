@@ -7,6 +7,7 @@
 #include <annulet/runtime/check.hpp>
 #include <annulet/runtime/errors.hpp>
 #include <annulet/runtime/fiber.hpp>
+#include <annulet_plants.hpp>
 
 #include <algorithm>
 #include <array>
@@ -273,6 +274,9 @@ void hub_core::wait(deadline until) noexcept {
     until = std::min(until, deadline(std::chrono::milliseconds(10)));  // memory may be there again
   }
   const bool nothing_posted = link_->fall_asleep() && undelivered_ == nullptr;
+  if (planted(plant::unsaid_sleep)) {
+    link_->be_awake();
+  }
   if (!nothing_posted && !delivery_failed_) {
     glance();  // no wait, but the descriptors have their turn
   } else if (call_signals_.none()) [[likely]] {

@@ -7,6 +7,8 @@
 #include "hub_core.hpp"
 #include "syscalls.hpp"
 
+#include <annulet_plants.hpp>
+
 #include <algorithm>
 #include <array>
 #include <cerrno>
@@ -104,7 +106,7 @@ void carrying::out(const operation& what, deadline until) {
   if (why_ == wake_reason::timed_out && by_thread && says_ready(what)) {
     why_ = await_completion(grace, park_);  // who carries it out has yet to look
   }
-  if (!request_.done()) {
+  if (!request_.done() && !planted(plant::left_early)) {
     call_off();
   }
 }

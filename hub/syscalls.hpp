@@ -5,6 +5,7 @@
 #include "io_result.hpp"
 
 #include <annulet/runtime/sanitizer.hpp>
+#include <annulet_plants.hpp>
 
 #include <cerrno>
 #include <span>
@@ -53,26 +54,27 @@ void sanitize_call(long number, long first = 0, long second = 0, Rest...) noexce
   return number;
 }
 
+#else
+
+[[nodiscard]] inline long enter_kernel(long number, long a = 0, long b = 0, long c = 0, long d = 0,
+                                       long e = 0, long f = 0) noexcept {
+  const long result = ::syscall(number, a, b, c, d, e, f);
+  return result < 0 ? -errno : result;
+}
+
+#endif
+
 template <class... Args>
 [[nodiscard, gnu::always_inline]] inline io_result kernel(long number, Args... args) noexcept {
   if constexpr (built_in == sanitizer::thread) {
     sanitize_call(number, as_register(args)...);
   }
+  if (stand_in != nullptr) {
+    const long registers[6] = {as_register(args)...};
+    return io_result(static_cast<int>(stand_in(number, registers)));
+  }
   return io_result(static_cast<int>(enter_kernel(number, as_register(args)...)));
 }
-
-#else
-
-template <class... Args>
-[[nodiscard]] io_result kernel(long number, Args... args) noexcept {
-  if constexpr (built_in == sanitizer::thread) {
-    sanitize_call(number, as_register(args)...);
-  }
-  const long result = ::syscall(number, args...);
-  return io_result(static_cast<int>(result < 0 ? -errno : result));
-}
-
-#endif
 
 // Calls again what a signal has interrupted: for calls that do not wait.
 template <class Call>

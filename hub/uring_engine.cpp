@@ -398,7 +398,7 @@ void uring_engine::complete(std::uint64_t data, int result, unsigned flags) noex
     case kind::removal:
       return complete_removal(*w, result);
     default:
-      return complete_poll(*w, result, (flags & IORING_CQE_F_MORE) != 0);
+      return complete_poll(*w, result, (flags & IORING_CQE_F_MORE) != 0 || planted(plant::lost_end));
   }
 }
 

@@ -21,7 +21,9 @@ constexpr unsigned most_unseen = 4;
 }  // namespace
 
 void selector_impl::note(registration& r) noexcept {
-  candidates_.put(r);
+  if (!planted(plant::forgotten_candidate)) {
+    candidates_.put(r);
+  }
   // What the caller will look at, key and data, while poll(2) is asked.
   const auto* const record = reinterpret_cast<const std::byte*>(r.record().address());
   __builtin_prefetch(record);

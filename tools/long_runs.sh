@@ -1,8 +1,8 @@
 # The long runs of ./dev, for hours. Part of it, and not run by itself.
 
 battery() {
-  local rows=(races wait_races close churn oracle models timing drop_ins drop_in_scenes ported
-    unchanged repeat repeat_busy suites_busy refused)
+  local rows=(races wait_races close churn oracle models simulation timing drop_ins
+    drop_in_scenes ported unchanged repeat repeat_busy suites_busy refused)
   local chosen=
   local sorts=(any ring epoll refused)  # the ladder is for every ./dev test
   while [[ $# -gt 0 ]]; do
@@ -57,6 +57,7 @@ long_run() {
     churn) ANNULET_CHURN_CONNECTIONS=100000 run_tests io_churn || fell_short=1 ;;
     oracle) ANNULET_ORACLE_OPERATIONS=10000000 run_tests oracle || fell_short=1 ;;
     models) ANNULET_MODEL_STEPS=100000000 run_tests primitives_model || fell_short=1 ;;
+    simulation) ANNULET_SIMULATION_STEPS=100000000 run_tests simulation || fell_short=1 ;;
     timing) ANNULET_TIMING_ROUNDS=10000 run_tests timing || fell_short=1 ;;
     drop_ins)
       ANNULET_DROP_IN_KILLS=100000 run_tests drop_in_kills || fell_short=1

@@ -16,6 +16,12 @@ enum class plant {
   unasked_hang_up,    // a drop-in poll tells of a peer's half close without being asked
   missing_invalid,    // it does not tell of a closed descriptor
   rounded_time,       // what a drop-in select leaves of the time is rounded up to a tick
+
+  lost_end,             // a poll request that has ended is taken for one that goes on
+  ignored_overflow,     // completions that found no room are not fetched
+  left_early,           // a call is left before its request has completed
+  unsaid_sleep,         // the hub sleeps, and others do not know that they have to wake it
+  forgotten_candidate,  // an event is not noted with its key
 };
 
 constexpr bool planted(plant) noexcept { return false; }
@@ -23,5 +29,8 @@ constexpr bool planted(plant) noexcept { return false; }
 class control_block;
 // Not a bug: whether a test wants the fiber killed as soon as it has parked.
 constexpr bool killed_at_this_park(const control_block&) noexcept { return false; }
+
+// Nor this: what a simulation makes of a system call, in Linux' place.
+inline constexpr long (*stand_in)(long number, const long* arguments) noexcept = nullptr;
 
 }  // namespace annulet::detail

@@ -18,8 +18,13 @@ enum class plant {
   unasked_hang_up,
   missing_invalid,
   rounded_time,
+  lost_end,
+  ignored_overflow,
+  left_early,
+  unsaid_sleep,
+  forgotten_candidate,
 };
-inline constexpr std::size_t plants = 11;
+inline constexpr std::size_t plants = 16;
 
 // How often a switched-on plant strikes: every n-th time; 0 is off. One thread.
 inline std::array<unsigned, plants> plant_every{};
@@ -40,5 +45,8 @@ inline unsigned parks_seen = 0;
 inline bool killed_at_this_park(const control_block& fiber) noexcept {
   return &fiber == killed_fiber && ++parks_seen == killed_at_park;
 }
+
+// Takes the number of a system call and six arguments, and gives what Linux would.
+inline long (*stand_in)(long number, const long* arguments) noexcept = nullptr;
 
 }  // namespace annulet::detail
