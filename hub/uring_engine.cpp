@@ -376,7 +376,7 @@ void uring_engine::complete(std::uint64_t data, int result, unsigned flags) noex
   if (t.what == kind::wake) {
     // Its news is that the wait is over, and maybe a call on a thread.
     check(result > 0 || result == -ECANCELED, "the hub's eventfd cannot be polled");
-    wake_poll_armed_ = (flags & IORING_CQE_F_MORE) != 0;
+    wake_poll_armed_ = (flags & IORING_CQE_F_MORE) != 0 || planted(plant::lost_wake_poll);
     calls_->collect();
     return;
   }
@@ -432,7 +432,7 @@ void uring_engine::complete_poll(watch& w, int result, bool more) noexcept {
 // the update is repeated, and as the watch is not armed yet for what was wanted, the owner is told to look.
 // One that has ended (ENOENT) reports by itself.
 void uring_engine::complete_update(watch& w, int result) noexcept {
-  if (result == -EALREADY && w.state_ == watch::state::armed) {
+  if (result == -EALREADY && w.state_ == watch::state::armed && !planted(plant::ignored_refusal)) {
     w.armed_ = 0;
     note_change(w);
     w.on_event(io_result(0));

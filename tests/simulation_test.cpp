@@ -122,7 +122,9 @@ TEST_CASE("a life with the same seed is the same") {
   }
 }
 
-TEST_CASE("planted bugs are found, each within a minute") {
+// A missing look at the generation of a request is none of them: files are let go before their slots have new
+// owners, and events are hints, so nothing came of it in millions of steps.
+TEST_CASE("ten planted bugs are found, each within a minute") {
   std::signal(SIGPIPE, SIG_IGN);
   struct bug {
     plant which;
@@ -130,7 +132,9 @@ TEST_CASE("planted bugs are found, each within a minute") {
     unsigned every;
   };
   constexpr std::array bugs = {
+      bug{plant::ignored_refusal, "a refused change of a mask is ignored", 1},
       bug{plant::lost_end, "a request that has ended is not armed again", 20},
+      bug{plant::lost_wake_poll, "what wakes the hub has ended and is not armed again", 1},
       bug{plant::ignored_overflow, "completions that overflowed are not fetched", 1},
       bug{plant::left_early, "a frame is left before the last completion", 1},
       bug{plant::unsaid_sleep, "the hub sleeps and does not say so", 1},

@@ -17,7 +17,9 @@ enum class plant {
   missing_invalid,    // it does not tell of a closed descriptor
   rounded_time,       // what a drop-in select leaves of the time is rounded up to a tick
 
+  ignored_refusal,      // a request whose new mask was refused is taken to have it
   lost_end,             // a poll request that has ended is taken for one that goes on
+  lost_wake_poll,       // the same of the one by which other threads wake the hub
   ignored_overflow,     // completions that found no room are not fetched
   left_early,           // a call is left before its request has completed
   unsaid_sleep,         // the hub sleeps, and others do not know that they have to wake it

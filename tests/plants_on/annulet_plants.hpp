@@ -18,13 +18,15 @@ enum class plant {
   unasked_hang_up,
   missing_invalid,
   rounded_time,
+  ignored_refusal,
   lost_end,
+  lost_wake_poll,
   ignored_overflow,
   left_early,
   unsaid_sleep,
   forgotten_candidate,
 };
-inline constexpr std::size_t plants = 16;
+inline constexpr std::size_t plants = 18;
 
 // How often a switched-on plant strikes: every n-th time; 0 is off. One thread.
 inline std::array<unsigned, plants> plant_every{};

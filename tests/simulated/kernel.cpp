@@ -200,13 +200,22 @@ void kernel::take_poll(const io_uring_sqe& entry) noexcept {
   }
 }
 
+// Somebody wakes it at this moment, and what comes of that may be nothing.
+bool kernel::is_just_woken(held& poll) noexcept {
+  const bool woken = poll.due ? dice_.one_in(2) : dice_say(moods_.too_late);
+  if (woken) {
+    due(poll);
+  }
+  return woken;
+}
+
 void kernel::take_removal(const io_uring_sqe& entry) noexcept {
   held* const h = find(entry.addr, true);
   if (h == nullptr) {
     return answer(entry, -ENOENT);
   }
-  if (h->due && dice_.one_in(2)) {
-    return answer(entry, -EALREADY);  // it is being woken
+  if (is_just_woken(*h)) {
+    return answer(entry, -EALREADY);
   }
   answer(entry, 0);
   h->ends = true;
@@ -219,7 +228,7 @@ void kernel::take_update(const io_uring_sqe& entry) noexcept {
   if (h == nullptr) {
     return answer(entry, -ENOENT);
   }
-  if (h->due && dice_.one_in(2)) {
+  if (is_just_woken(*h)) {
     return answer(entry, -EALREADY);
   }
   answer(entry, 0);

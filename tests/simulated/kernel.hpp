@@ -30,7 +30,7 @@ struct moods {
   unsigned refused = 16;      // an enter fails: EAGAIN, EBUSY, EINTR
   unsigned interrupted = 16;  // a wait
   unsigned part = 4;          // an enter takes but some of the entries; a transfer moves less than asked
-  unsigned too_late = 3;      // what is cancelled is being carried out
+  unsigned too_late = 3;      // what is cancelled or changed is being carried out
 };
 
 // What is not the hub, and not the kernel.
@@ -101,6 +101,7 @@ class kernel {
   unsigned submit(unsigned count) noexcept;
   void take(const io_uring_sqe& entry) noexcept;
   void take_poll(const io_uring_sqe& entry) noexcept;
+  [[nodiscard]] bool is_just_woken(held& poll) noexcept;
   void take_removal(const io_uring_sqe& entry) noexcept;
   void take_update(const io_uring_sqe& entry) noexcept;
   void take_cancel(const io_uring_sqe& entry) noexcept;

@@ -395,7 +395,9 @@ void world::guard(worker& self) {
 }
 
 void world::act_beside(worker&) {
-  (void)act();
+  for (std::size_t acts = 1 + dice_.below(6); acts != 0; --acts) {
+    (void)act();
+  }
   if (dice_.one_in(2)) {
     annulet::this_fiber::yield();
   }

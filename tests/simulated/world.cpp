@@ -130,6 +130,9 @@ bool world::act() {
   if (result.steps >= script_.steps) {
     over_ = true;
   }
+  if (!handle_) {
+    give_up("the hub does not end");
+  }
   if (over_) {
     if (++idle_acts_ % 16 == 1) {
       ++posted_;
