@@ -4,10 +4,12 @@
 #include "support/page_before_nothing.hpp"
 #include "support/plain_and_parked_io.hpp"
 #include "support/two_ends.hpp"
+#include "support/while_waiting.hpp"
 
 #include <doctest/doctest.h>
 
 #include <array>
+#include <atomic>
 #include <chrono>
 #include <cstring>
 #include <string>
@@ -28,11 +30,13 @@ using annulet::test::later;
 using annulet::test::make_ends;
 using annulet::test::make_pipe;
 using annulet::test::note_wait;
+using annulet::test::once_asleep;
 using annulet::test::require_ok;
 using annulet::test::same_io_in_both;
 using annulet::test::scene_notes;
 using annulet::test::set_limit;
 using annulet::test::set_nonblocking;
+using annulet::test::wait_where_it_ends;
 
 namespace {
 
@@ -82,14 +86,20 @@ TEST_CASE("accept waits, or does not where the listener does not block, or until
         set_limit(fd, SO_RCVTIMEO, 0ms);
         for (const int flags : {0, SA_RESTART}) {
           const counted_signal usr1(SIGUSR1, flags);
-          const later acts([&, self = ::pthread_self()] {
+          std::atomic<bool> over{false};
+          const once_asleep acts([&, self = ::pthread_self()] {
             ::pthread_kill(self, SIGUSR1);
-            std::this_thread::sleep_for(10ms);
+            while (usr1.times() == 0) {
+              std::this_thread::sleep_for(1ms);
+            }
+            wait_where_it_ends(over, flags == SA_RESTART);
             connects();
           });
           const descriptor got(c.accept(fd, nullptr, nullptr));
+          const int error = errno;
+          over = true;
           notes.note("accepted", got.get() >= 0);
-          notes.note("errno", got.get() >= 0 ? 0 : errno);
+          notes.note("errno", got.get() >= 0 ? 0 : error);
         }
         const ends not_listening = make_ends(kind::tcp);
         notes.result("of no listener", c.accept(not_listening.mine.get(), nullptr, nullptr));

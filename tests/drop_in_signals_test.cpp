@@ -5,6 +5,7 @@
 #include "support/blocked_signals.hpp"
 #include "support/counted_signal.hpp"
 #include "support/plain_and_parked.hpp"
+#include "support/while_waiting.hpp"
 
 #include <doctest/doctest.h>
 
@@ -25,6 +26,7 @@ using annulet::test::later;
 using annulet::test::make_eventfd;
 using annulet::test::make_pipe;
 using annulet::test::note_wait;
+using annulet::test::once_asleep;
 using annulet::test::require_ok;
 using annulet::test::same_in_both;
 using annulet::test::scene_notes;
@@ -141,7 +143,7 @@ TEST_CASE("a handled signal ends each call that waits, whether its handler resta
           [&](const wait_calls& calls, scene_notes& all) {
             with_each(calls, all, [&](const wait_calls& c, scene_notes& notes, const waiting_call& one) {
               const counted_signal usr1(SIGUSR1, flags);
-              const later sends([self = ::pthread_self()] { ::pthread_kill(self, SIGUSR1); }, 4ms);
+              const once_asleep sends([self = ::pthread_self()] { ::pthread_kill(self, SIGUSR1); });
               notes.result(one.name, one.call(c, nullptr, for_ever));
               notes.note("handled", usr1.times());
             });
