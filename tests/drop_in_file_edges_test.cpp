@@ -164,7 +164,7 @@ TEST_CASE(
         char byte = 0;
         const iovec part{&byte, 1};
         {
-          const once_asleep closes([&] { both.peer.close(); });
+          const once_asleep closes([&] { both.peer.close(); }, once_asleep::who::everybody);
           notes.result("read",
                        vectors ? c.readv(both.mine.get(), &part, 1) : c.read(both.mine.get(), &byte, 1));
         }
@@ -179,7 +179,7 @@ TEST_CASE("a master whose terminal is closed is told of it") {
   same_io_in_both([](const io_calls_of& c, scene_notes& notes) {
     ends both = make_terminal(true, 1, 0);
     {
-      const once_asleep closes([&] { both.mine.close(); });
+      const once_asleep closes([&] { both.mine.close(); }, once_asleep::who::everybody);
       note_read(notes, c, both.peer.get());
     }
     note_read(notes, c, both.peer.get());

@@ -4,8 +4,10 @@
 #include "plain_and_parked.hpp"
 #include "plain_and_parked_io.hpp"
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <filesystem>
 #include <fstream>
 #include <functional>
 #include <string>
@@ -25,13 +27,25 @@ inline bool sleeps(pid_t thread) {
   return name_end != std::string::npos && line.size() > name_end + 2 && line[name_end + 2] == 'S';
 }
 
+// All threads of this process but the one that asks.
+inline bool others_sleep() {
+  const auto tasks = std::filesystem::directory_iterator("/proc/self/task");
+  return std::all_of(begin(tasks), end(tasks), [self = ::gettid()](const auto& task) {
+    const pid_t thread = std::stoi(task.path().filename().string());
+    return thread == self || sleeps(thread);
+  });
+}
+
 // Does it on another thread, when the one that made this is in its call, or in the hub's wait with all its
 // fibers parked. It must not sleep before; for a moment, for the heap's lock, it may.
 class once_asleep {
  public:
-  explicit once_asleep(std::function<void()> act)
-      : thread_([act = std::move(act), watched = ::gettid()] {
-          for (int seen = 0; seen < 3; seen = sleeps(watched) ? seen + 1 : 0) {
+  // `everybody`: where a thread of the hub's pool makes the call.
+  enum class who : bool { caller, everybody };
+  explicit once_asleep(std::function<void()> act, who whom = who::caller)
+      : thread_([act = std::move(act), watched = ::gettid(), whom] {
+          const auto sleep_now = [&] { return whom == who::caller ? sleeps(watched) : others_sleep(); };
+          for (int seen = 0; seen < 3; seen = sleep_now() ? seen + 1 : 0) {
             std::this_thread::sleep_for(std::chrono::milliseconds(2));
           }
           act();
