@@ -32,10 +32,10 @@ io_result close_as_hub(int fd) {
   if (file != nullptr && file->closing()) {
     return io_result(-EBADF);
   }
+  if (file != nullptr && !hub->is_in_its_process()) {
+    return close_file(fd);
+  }
   if (file != nullptr && (file->in_use() || file->has_requests())) {
-    if (!hub->is_in_its_process()) {
-      return close_file(fd);
-    }
     if (const auto open = kernel(SYS_fcntl, fd, F_GETFD); !open.ok()) {
       return open;
     }

@@ -185,7 +185,7 @@ io_result hub_core::close_number(int fd) {
 }
 
 int hub_core::hold_if_lingering(int fd) noexcept {
-  if (!lingers(fd)) {
+  if (!lingers(fd) || !is_in_its_process()) {
     return -1;
   }
   const io_result duplicate = kernel(SYS_fcntl, fd, F_DUPFD_CLOEXEC, 0);
@@ -258,15 +258,6 @@ std::int64_t hub_core::now() const noexcept {
 bool hub_core::has_outside_handles() const noexcept {
   return link_->handles.load(std::memory_order_acquire) != 0 || has_posts();
 }
-
-// While the hub is at its own affairs no fiber calls.
-class hub_core::away {
- public:
-  away() noexcept { of_caller_ = nullptr; }
-  ~away() { of_caller_ = current_; }  // none in a child that a handler has forked
-  away(const away&) = delete;
-  away& operator=(const away&) = delete;
-};
 
 void hub_core::wait(deadline until) noexcept {
   const away from_callers;

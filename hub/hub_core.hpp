@@ -36,6 +36,14 @@ class hub_core final : public idle_source {
   // The same for calls of ported code, which signal handlers make, too: null while the hub waits, for who
   // calls then is a handler, and no fiber that could park.
   [[nodiscard]] static hub_core* of_caller() noexcept { return of_caller_; }
+  // While one lives, calls of ported code on this thread are the plain ones.
+  class away {
+   public:
+    away() noexcept { of_caller_ = nullptr; }
+    ~away() { of_caller_ = current_; }  // none in a child that a handler has forked
+    away(const away&) = delete;
+    away& operator=(const away&) = delete;
+  };
   // This thread's. Throws no_hub, naming the call.
   [[nodiscard]] static hub_core& here(const char* call);
   // The one that the link belongs to. Throws hub_gone or wrong_thread, naming the call.
@@ -63,7 +71,7 @@ class hub_core final : public idle_source {
   [[nodiscard]] call_signals& signals() noexcept { return call_signals_; }
   // Asked before a call of ported code parks, and before it lets others run: a handler's must not.
   [[nodiscard]] bool is_in_handler() noexcept { return handlers_.in_handler(); }
-  [[nodiscard]] bool may_breathe() noexcept { return handlers_.may_breathe(); }
+  [[nodiscard]] bool may_breathe() noexcept { return handlers_.may_breathe() && is_in_its_process(); }
   [[nodiscard]] bool dump_is_asked() const noexcept { return link_->dump_is_asked(); }
 
   // Of all calls that are under way.
@@ -132,8 +140,6 @@ class hub_core final : public idle_source {
   // Takes all off the list and hands them to each(span of watches) a batch at a time.
   template <class Each>
   static void drain(watch_list& watches, Each&& each) noexcept;
-
-  class away;
 
   const unsigned process_ = kernel(SYS_getpid).value();
 

@@ -97,7 +97,8 @@ ssize_t annulet_sendmsg(int socket, const struct msghdr* message, int flags);
 int annulet_accept(int socket, struct sockaddr* peer, socklen_t* peer_size);
 int annulet_accept4(int socket, struct sockaddr* peer, socklen_t* peer_size, int flags);
 int annulet_connect(int socket, const struct sockaddr* peer, socklen_t peer_size);
-/* As annulet::close: tells whoever waits for the descriptor. Nothing ends it early. */
+/* As annulet::close: tells whoever waits for the descriptor. Nothing ends it early. From a signal handler it
+ * is the plain call, and tells nobody. */
 int annulet_close(int fd);
 
 /* A thread of the hub's makes the call (<netdb.h>), and four at a time are made. A fiber that is killed, or

@@ -293,6 +293,12 @@ ssize_t annulet_writev(int fd, const iovec* from, int count) {
                         : transfer_on(*hub, {"writev", fd, direction::writing, from, count});
 }
 
+// A handler may have come in the middle of anything that the other one looks at.
 int annulet_close(int fd) {
-  return as_returned(hub_core::of_caller() == nullptr ? close_file(fd) : close_as_hub(fd));
+  hub_core* const hub = hub_core::of_caller();
+  if (hub != nullptr && !hub->is_in_handler()) {
+    return as_returned(close_as_hub(fd));
+  }
+  const hub_core* const own = hub_core::current();
+  return as_returned(own != nullptr && own->owns(fd) ? io_result(-EBADF) : close_file(fd));
 }

@@ -11,6 +11,7 @@
 #include <doctest/doctest.h>
 #include <annulet/hub/hub.hpp>
 #include <annulet/runtime/fiber.hpp>
+#include <annulet/runtime/this_fiber.hpp>
 
 #include <array>
 #include <atomic>
@@ -18,6 +19,7 @@
 #include <csignal>
 #include <memory>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include <fcntl.h>
@@ -101,6 +103,21 @@ bool receives_with_a_limit() {
 }
 bool accepts_with_a_limit() { return annulet_accept(listener, nullptr, nullptr) == -1 && errno == EAGAIN; }
 
+// With bytes that its peer does not take, so that a thread would wait for a while.
+int lingering_socket(const annulet::test::tcp_listener& to) {
+  auto both = annulet::test::connect_to(to);
+  std::array<char, 65536> much{};
+  while (::send(both.first.get(), much.data(), much.size(), MSG_DONTWAIT) > 0) {
+  }
+  const linger for_a_second{1, 1};
+  require_ok(::setsockopt(both.first.get(), SOL_SOCKET, SO_LINGER, &for_a_second, sizeof(for_a_second)),
+             "SO_LINGER");
+  static annulet::test::descriptor its_peer;  // stays open until the next comes
+  its_peer = std::move(both.second);
+  return both.first.release();
+}
+bool closes_what_lingers() { return annulet_close(std::exchange(silent, -1)) == 0; }
+
 // Fibers that always run, with the heap between them, until `many` handlers have.
 void run_busy(const counted_signal& signal, int many) {
   std::vector<annulet::fiber<void>> busy;
@@ -180,6 +197,29 @@ TEST_CASE("a handler that interrupts a fiber writes, and waits, and no other fib
                                &sleeps, &receives_with_a_limit, &accepts_with_a_limit, &writes_a_byte}) {
     run_beside_busy_fibers(call, many);
   }
+}
+
+TEST_CASE("a handler closes a socket that lingers, and no other fiber runs meanwhile") {
+  const annulet::hub hub;
+  const files open;
+  const auto to = annulet::test::make_tcp_listener();
+  silent = lingering_socket(to);
+  begin_with(&closes_what_lingers);
+  const counted_signal usr1(SIGUSR1, 0, &make_call);
+  bool over = false;
+  auto busy = annulet::spawn([&over] {
+    while (!over) {
+      ++turns;
+      annulet::this_fiber::yield();
+    }
+  });
+  annulet::this_fiber::yield();
+  ::raise(SIGUSR1);
+  over = true;
+  busy.get();
+  CHECK(now_done.made == 1);
+  CHECK(now_done.wrong == 0);
+  CHECK(now_done.switched == 0);
 }
 
 TEST_CASE("a handler's writes are all there, though fibers of the thread breathe and the heap is in use") {

@@ -20,14 +20,15 @@ int getaddrinfo(const char* node, const char* service, const struct addrinfo* hi
                 struct addrinfo** found) {
   const struct timespec a_while = {0, 300 * 1000 * 1000};
   clock_nanosleep(CLOCK_MONOTONIC, 0, &a_while, NULL);
-  (void)service;
-  (void)hints;
+  if (strcmp(service, "80") != 0 || hints == NULL) {
+    return EAI_SERVICE;
+  }
   if (strcmp(node, "known") != 0) {
     errno = EIO;
     return strcmp(node, "broken") == 0 ? EAI_SYSTEM : EAI_NONAME;
   }
   *found = calloc(1, sizeof(**found));
-  (*found)->ai_socktype = 7;
+  (*found)->ai_socktype = hints->ai_socktype;
   return 0;
 }
 

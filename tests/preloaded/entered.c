@@ -1,14 +1,16 @@
 /* A program that makes a hub and calls the standard names only, with libannulet-posix before libc. Prints
- * what came of it. usage: entered
- * parks|resolves|is_killed_resolving|forks|daemonizes|closes_all|locks|calls_at_exit|vforks */
+ * what came of it. usage: entered ACT, one of those at the end. */
 #define _GNU_SOURCE
 
 #include <annulet/hub/c.h>
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netdb.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -79,7 +81,8 @@ struct question {
 static void resolve(void* argument) {
   struct question* const mine = argument;
   struct addrinfo* answer = NULL;
-  mine->result = getaddrinfo(mine->node, "80", NULL, &answer);
+  const struct addrinfo hints = {.ai_socktype = 7};
+  mine->result = getaddrinfo(mine->node, "80", &hints, &answer);
   mine->error = errno;
   if (mine->result == 0) {
     mine->result = answer->ai_socktype == 7 ? 0 : 1000;
@@ -112,6 +115,25 @@ static int is_killed_resolving(void) {
   usleep(400 * 1000);
   printf("%d %d, freed %d then %d\n", killed.result == EAI_SYSTEM, killed.error == ECANCELED, too_early,
          answers_freed);
+  return 0;
+}
+
+static struct question of_handler = {"known", 1, 0};
+
+static void resolve_in_handler(int signal) {
+  (void)signal;
+  resolve(&of_handler);
+}
+
+static int resolves_in_handler(void) {
+  int times = 10;
+  annulet_fiber* const ticker = spawned(beat, &times);
+  signal(SIGUSR1, resolve_in_handler);
+  annulet_yield();
+  raise(SIGUSR1);
+  const int before = beats;
+  annulet_join(ticker);
+  printf("%d, beats %d then %d\n", of_handler.result, before, beats);
   return 0;
 }
 
@@ -239,6 +261,12 @@ static void read_one(void* argument) {
 }
 
 /* The child of a vfork has this process's memory, and descriptors of its own. */
+static void turn(void* turns) {
+  while (annulet_yield() == 0) {
+    ++*(int*)turns;
+  }
+}
+
 static int vforks(void) {
   int ends[2];
   if (pipe(ends) != 0) {
@@ -246,12 +274,41 @@ static int vforks(void) {
   }
   annulet_fiber* const reader = spawned(read_one, &ends[0]);
   annulet_yield();
+  /* A peer that accepts nothing, so that a thread would wait for some time. */
+  const int listener = socket(AF_INET, SOCK_STREAM, 0);
+  struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  socklen_t size = sizeof(address);
+  const int client = socket(AF_INET, SOCK_STREAM, 0);
+  const struct linger a_second = {1, 1};
+  static char much[1 << 16];
+  if (bind(listener, (const struct sockaddr*)&address, size) != 0 || listen(listener, 1) != 0 ||
+      getsockname(listener, (struct sockaddr*)&address, &size) != 0 ||
+      connect(client, (const struct sockaddr*)&address, size) != 0 ||
+      setsockopt(client, SOL_SOCKET, SO_LINGER, &a_second, sizeof(a_second)) != 0) {
+    return 2;
+  }
+  while (send(client, much, sizeof(much), MSG_DONTWAIT) > 0) {
+  }
+  const int null = open("/dev/null", O_WRONLY);
+  int turns = 0;
+  annulet_fiber* const busy = spawned(turn, &turns);
+  annulet_yield();
+  const int before = turns;
   const pid_t child = vfork();
   if (child == 0) {
+    for (int i = 0; i < 5000; ++i) {
+      (void)!write(null, "x", 1);
+    }
+    close(client);
     close(ends[0]);
     close(ends[1]);
-    _exit(5);
+    _exit(turns == before ? 5 : 6);
   }
+  annulet_kill(busy);
+  annulet_join(busy);
+  close(client);
+  close(listener);
+  close(null);
   const int ended = end_of(child);
   const int wrote = (int)write(ends[1], "x", 1);
   annulet_join(reader);
@@ -263,9 +320,16 @@ static const struct {
   const char* name;
   int (*run)(void);
 } acts[] = {
-    {"parks", parks}, {"resolves", resolves},           {"is_killed_resolving", is_killed_resolving},
-    {"forks", forks}, {"daemonizes", daemonizes},       {"closes_all", closes_all},
-    {"locks", locks}, {"calls_at_exit", calls_at_exit}, {"vforks", vforks},
+    {"parks", parks},
+    {"resolves", resolves},
+    {"is_killed_resolving", is_killed_resolving},
+    {"forks", forks},
+    {"daemonizes", daemonizes},
+    {"closes_all", closes_all},
+    {"resolves_in_handler", resolves_in_handler},
+    {"locks", locks},
+    {"calls_at_exit", calls_at_exit},
+    {"vforks", vforks},
 };
 
 int main(int argc, char** argv) {
