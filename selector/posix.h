@@ -79,9 +79,10 @@ int annulet_clock_nanosleep(clockid_t clock, int flags, const struct timespec* t
  * made by a thread (a disk, a blocking tty, a send with MSG_ZEROCOPY that may wait) a kill waits for what a
  * disk has begun.
  *
- * Not as the plain call: SO_RCVLOWAT has no say in how much a read waits for; a negative SO_RCVTIMEO or
- * SO_SNDTIMEO is none, for the kernel does not tell one from the other; and a write to a FIFO or a
- * terminal goes on after a handler with SA_RESTART, also where a part was written. */
+ * Not as the plain call: SO_RCVLOWAT has a say in how much a read waits for on TCP only, and only where
+ * nothing was there when it began; a negative SO_RCVTIMEO or SO_SNDTIMEO is none, for the kernel does not
+ * tell one from the other; and a write to a FIFO with a name or to a terminal goes on after a handler with
+ * SA_RESTART, also where a part was written. */
 ssize_t annulet_read(int fd, void* into, size_t size);
 ssize_t annulet_write(int fd, const void* from, size_t size);
 ssize_t annulet_readv(int fd, const struct iovec* into, int count);
@@ -101,8 +102,11 @@ int annulet_connect(int socket, const struct sockaddr* peer, socklen_t peer_size
  * is the plain call, and tells nobody. */
 int annulet_close(int fd);
 
-/* A thread of the hub's makes the call (<netdb.h>), and four at a time are made. A fiber that is killed, or
- * late, does not wait for it: EAI_SYSTEM with ECANCELED. */
+/* A thread of the hub's pool makes the call (<netdb.h>): four at a time begin, and four more each 100 ms
+ * that those take, up to 64, which disks share with them; the thread's own `_res` has no say. A fiber that
+ * is killed, or late, does not wait for it: EAI_SYSTEM with ECANCELED. But the hub's end does, for as long
+ * as its shutdown_limit says (hub_options.hpp), and then ends the process. From a signal handler it is the
+ * plain call. */
 struct addrinfo;
 int annulet_getaddrinfo(const char* node, const char* service, const struct addrinfo* hints,
                         struct addrinfo** found);

@@ -9,14 +9,20 @@
  * and refuses to come later.
  *
  * What changes is the symbol that a C function of such a name has in the object file, also where its address
- * is taken. Members, variables, static functions, methods and whatever else C++ calls so are left alone: that
- * is why none of the names is a macro here, and nothing is included or declared.
+ * is taken. Members, local variables, static functions, methods and whatever else C++ calls so are left
+ * alone: that is why none of the names is a macro here, and nothing is included or declared.
  *
- * What it does not reach: libraries, which were compiled without it, and what libc calls for its own ends, as
- * fread and fclose do; names in assembly, and those that dlsym is given. Where a C program defines a function
- * of such a name for its other sources, that becomes its own annulet_close: keep the name.
+ * What it does not reach: libraries, which were compiled without it, and what libc calls for its own ends,
+ * as fread and fclose do; names in assembly, and those that dlsym is given. An inline function of C++ that
+ * several objects have is the one that the linker takes: all sources of a program are to be compiled with
+ * it.
  *
- * clang says nothing of -Wpragmas in what is compiled so.
+ * Where a C program has a function or a global variable of such a name of its own, keep the name, in all of
+ * its sources. It would become annulet_close; or, where GCC saw no declaration before the definition, stay
+ * close, and who calls it would reach annulet's: -Wmissing-prototypes finds those.
+ *
+ * clang says nothing of -Wpragmas in what is compiled so. GCC does where a source declares one of the names
+ * with a label of its own (__asm__("close")), which holds.
  */
 #pragma once
 /* So that older C and C++ take the macros below without a word. */
