@@ -78,7 +78,7 @@ TEST_CASE("what ended a drop-in stays pending, and the next call of C++ that may
   auto fiber = annulet::spawn([&] {
     CHECK(annulet_sleep(5) == 4);
     CHECK(errno == ECANCELED);
-    CHECK(annulet_usleep(500000) == -1);
+    CHECK(annulet_usleep(500'000) == -1);
     CHECK(errno == ECANCELED);
     try {
       annulet::this_fiber::yield();

@@ -8,6 +8,7 @@
 #include "simulated/life.hpp"
 #include "support/child.hpp"
 #include "support/counted_blocks.hpp"
+#include "support/files.hpp"
 #include "support/planting.hpp"
 
 #include <annulet_plants.hpp>
@@ -20,23 +21,18 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
-#include <filesystem>
 #include <iostream>
-#include <iterator>
 #include <sstream>
 #include <string>
 
 using annulet::detail::plant;
+using annulet::test::open_descriptors;
 using annulet_test::planting;
 using namespace std::chrono_literals;
 using simulated::outcome;
 using simulated::script;
 
 namespace {
-
-std::ptrdiff_t open_descriptors() {
-  return std::distance(std::filesystem::directory_iterator("/proc/self/fd"), {});
-}
 
 // What it broke, or what it left behind.
 std::string lived(const script& s, outcome& result) {

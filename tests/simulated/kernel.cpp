@@ -26,7 +26,6 @@ namespace {
 
 constexpr std::size_t usual_requests = 4096;
 constexpr unsigned most_vain_enters = 10'000;
-constexpr std::int64_t second = 1'000'000'000;
 
 [[noreturn]] void give_up(const char* what) {
   std::fprintf(stderr, "simulated kernel: %s\n", what);
@@ -209,29 +208,30 @@ bool kernel::is_just_woken(held& poll) noexcept {
   return woken;
 }
 
-void kernel::take_removal(const io_uring_sqe& entry) noexcept {
+// The one that it names, if that can be changed; else this was answered.
+kernel::held* kernel::poll_to_change(const io_uring_sqe& entry) noexcept {
   held* const h = find(entry.addr, true);
-  if (h == nullptr) {
-    return answer(entry, -ENOENT);
-  }
-  if (is_just_woken(*h)) {
-    return answer(entry, -EALREADY);
+  if (h == nullptr || is_just_woken(*h)) {
+    answer(entry, h == nullptr ? -ENOENT : -EALREADY);
+    return nullptr;
   }
   answer(entry, 0);
-  h->ends = true;
-  due(*h);
+  return h;
+}
+
+void kernel::take_removal(const io_uring_sqe& entry) noexcept {
+  if (held* const h = poll_to_change(entry)) {
+    h->ends = true;
+    due(*h);
+  }
 }
 
 // The level is looked at anew.
 void kernel::take_update(const io_uring_sqe& entry) noexcept {
-  held* const h = find(entry.addr, true);
+  held* const h = poll_to_change(entry);
   if (h == nullptr) {
-    return answer(entry, -ENOENT);
+    return;
   }
-  if (is_just_woken(*h)) {
-    return answer(entry, -EALREADY);
-  }
-  answer(entry, 0);
   h->flags = entry.poll32_events;
   arm(*h, EPOLL_CTL_MOD);
   if (!h->due && poll_at_once(h->file, events_of(*h)) != 0) {
@@ -257,7 +257,6 @@ void kernel::take_cancel(const io_uring_sqe& entry) noexcept {
 
 long kernel::enter(unsigned count, unsigned want, unsigned flags, const void* argument,
                    std::size_t size) noexcept {
-  ++enters_;
   if (++vain_enters_ > most_vain_enters) {
     outside_.goes_round();
   }
@@ -286,11 +285,12 @@ long kernel::enter(unsigned count, unsigned want, unsigned flags, const void* ar
   show_flags();
   return taken != 0 ? static_cast<long>(taken) : result;
 }
+
 long kernel::await(unsigned want, std::int64_t limit) noexcept {
   vain_enters_ = 0;
   for (;;) {
     notice();
-    (void)begin_transfers(true);
+    begin_transfers(true);
     if (!due_.empty() || !overflow_.empty()) {
       deliver(1);
       flush_overflow();

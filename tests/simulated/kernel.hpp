@@ -33,6 +33,11 @@ struct moods {
   unsigned too_late = 3;      // what is cancelled or changed is being carried out
 };
 
+inline constexpr std::int64_t second = 1'000'000'000;
+
+// What poll(2) says of a file at this moment.
+[[nodiscard]] int poll_at_once(int file, std::uint32_t events) noexcept;
+
 // What is not the hub, and not the kernel.
 class outside {
  public:
@@ -63,7 +68,6 @@ class kernel {
   [[nodiscard]] std::size_t requests() const noexcept { return taken_; }
 
   [[nodiscard]] std::int64_t now() const noexcept { return now_; }
-  [[nodiscard]] std::uint64_t enters() const noexcept { return enters_; }
   // Of what it has told so far: two runs with one seed have the same.
   [[nodiscard]] std::uint64_t trace() const noexcept { return trace_; }
 
@@ -93,7 +97,6 @@ class kernel {
 
   static constexpr int first_file = 10'000;  // beyond all numbers that the hub sees, so that these come again
 
-  [[nodiscard]] static int poll_at_once(int file, std::uint32_t events) noexcept;
   [[nodiscard]] bool dice_say(unsigned one_in) noexcept { return one_in != 0 && dice_.one_in(one_in); }
 
   long enter(unsigned count, unsigned want, unsigned flags, const void* argument, std::size_t size) noexcept;
@@ -102,6 +105,7 @@ class kernel {
   void take(const io_uring_sqe& entry) noexcept;
   void take_poll(const io_uring_sqe& entry) noexcept;
   [[nodiscard]] bool is_just_woken(held& poll) noexcept;
+  [[nodiscard]] held* poll_to_change(const io_uring_sqe& entry) noexcept;
   void take_removal(const io_uring_sqe& entry) noexcept;
   void take_update(const io_uring_sqe& entry) noexcept;
   void take_cancel(const io_uring_sqe& entry) noexcept;
@@ -117,7 +121,7 @@ class kernel {
   void collect(const held* but) noexcept;
   void notice() noexcept;
   void due(held& h) noexcept;
-  bool begin_transfers(bool all) noexcept;
+  void begin_transfers(bool all) noexcept;
   [[nodiscard]] bool can_go_on(const held& h) const noexcept;
   void deliver(std::size_t at_least) noexcept;
   void tell_event(held& h) noexcept;
@@ -133,7 +137,6 @@ class kernel {
   const moods moods_;
   outside& outside_;
   std::int64_t now_ = 1'000'000'000'000;
-  std::uint64_t enters_ = 0;
   std::uint64_t trace_ = 0;
   unsigned vain_enters_ = 0;  // in a row
   bool late_ = false;

@@ -42,18 +42,17 @@ annulet::hub_options some_options(oracle::dice& d) {
 
 outcome live_once(const script& s) {
   oracle::dice d(s.seed);
-  std::optional<world> all;
-  all.emplace(s, d.next());
+  world all(s, d.next());
   {
-    kernel linux_here(d.next(), some_moods(d), *all);
+    kernel linux_here(d.next(), some_moods(d), all);
     {
       annulet::hub home(some_options(d));
-      all->run(linux_here, home);
+      all.run(linux_here, home);
     }
-    all->require(linux_here.requests() == 0, "the hub has ended, and the kernel has requests of it");
-    all->result.trace = linux_here.trace();
+    all.require(linux_here.requests() == 0, "the hub has ended, and the kernel has requests of it");
+    all.result.trace = linux_here.trace();
   }
-  return std::move(all->result);
+  return std::move(all.result);
 }
 
 }  // namespace

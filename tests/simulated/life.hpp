@@ -1,20 +1,10 @@
 // A hub and some fibers on a simulated kernel, from the first step to the last, all by one seed.
 #pragma once
 
-#include "kernel.hpp"
-#include "places.hpp"
-
-#include <annulet/hub/hub.hpp>
-#include <annulet/runtime/fiber.hpp>
-
 #include <array>
 #include <cstdint>
-#include <memory>
-#include <optional>
 #include <string>
 #include <vector>
-
-#include <poll.h>
 
 namespace simulated {
 

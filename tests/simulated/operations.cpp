@@ -32,7 +32,7 @@ short interest_of(io_event events) noexcept {
 }
 
 // By Python's rule.
-io_event ready_of(short revents, io_event asked) noexcept {
+io_event ready_of(int revents, io_event asked) noexcept {
   io_event ready = io_event::none;
   if ((revents & ~POLLOUT) != 0) {
     ready = ready | io_event::read;
@@ -43,14 +43,13 @@ io_event ready_of(short revents, io_event asked) noexcept {
   return ready & asked;
 }
 
-// On the way out of a call, however that is left: the kernel has nothing more to write into its frame.
+// On the way out of a call, however that is left: the kernel has nothing more to write into the frames below.
 class frame {
  public:
-  frame(world& w, const kernel& k, const void* end) noexcept : world_(w), kernel_(k), end_(end) {}
+  frame(world& w, const kernel& k) noexcept : world_(w), kernel_(k) {}
   ~frame() {
-    const char here = 0;
-    const auto* const low = reinterpret_cast<const char*>(reinterpret_cast<std::uintptr_t>(&here) & ~4095UL);
-    world_.require(kernel_.requests_in(low - 16'384, end_) == 0,
+    const auto* const end = reinterpret_cast<const char*>(this);
+    world_.require(kernel_.requests_in(end - 16'384, end) == 0,
                    "a call was left while the kernel had a request into its frame");
   }
   frame(const frame&) = delete;
@@ -59,7 +58,6 @@ class frame {
  private:
   world& world_;
   const kernel& kernel_;
-  const void* end_;
 };
 
 // While it lives, whoever else chooses knows.
@@ -206,16 +204,14 @@ void world::select(worker&) {
       ready = sel.select(until);
     }
     const bool exact = kernel_->is_told();
-    std::size_t closed = 0;
     for (const interest& one : all) {
       const auto found = std::ranges::find_if(ready, [&](const auto& r) { return r.key->fd == one.number; });
       const io_event told_now = found == ready.end() ? io_event::none : found->events;
       if (one.file->near() != one.number) {
-        ++closed;
         require(told_now == one.events, "a key whose number was closed is not told");
         continue;
       }
-      const io_event now = ready_of(asked_now(one.number, interest_of(one.events)), one.events);
+      const io_event now = ready_of(poll_at_once(one.number, asked(interest_of(one.events))), one.events);
       require((told_now & now) == told_now, "select told of what is not there");
       require(!exact || told_now == now, "select did not tell of what is there");
     }
@@ -257,8 +253,9 @@ void world::poll(worker&) {
   require(found != 0 || kernel_->now() >= until.nanoseconds() || until.is_past(), "poll gave up too early");
   for (std::size_t i = 0; found > 0 && i < chosen.size(); ++i) {
     // One that was closed meanwhile may have been closed before the call had looked it up.
-    const pollfd& asked = numbers[i + 1];
-    require(chosen[i]->near() != asked.fd || files[i + 1].revents == asked_now(asked.fd, asked.events),
+    const pollfd& question = numbers[i + 1];
+    require(chosen[i]->near() != question.fd ||
+                files[i + 1].revents == poll_at_once(question.fd, asked(question.events)),
             "poll told otherwise than Linux");
   }
 }
@@ -326,8 +323,7 @@ void world::transfer(worker&) {
   const std::size_t count = 1 + dice_.below(bytes.size());
   const std::size_t position = dice_.below(disk_size - count);
   const deadline until = some_deadline();
-  const char end = 0;
-  const frame left(*this, *kernel_, &end + 4096);
+  const frame left(*this, *kernel_);
   const waiting told(*this, {}, deadline::never(), requests_end);
   try {
     if (dice_.one_in(2)) {
@@ -353,8 +349,7 @@ void world::transfer(worker&) {
 
 void world::accept(worker&) {
   const deadline until = some_deadline();
-  const char end = 0;
-  const frame left(*this, *kernel_, &end + 4096);
+  const frame left(*this, *kernel_);
   const waiting told(*this, {{listener_, POLLIN, 0}}, until, requests_end);
   try {
     const annulet::descriptor made = annulet::accept(listener_, until);

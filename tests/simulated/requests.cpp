@@ -26,7 +26,7 @@ long from_errno(long result) noexcept { return result < 0 ? -errno : result; }
 
 }  // namespace
 
-int kernel::poll_at_once(int file, std::uint32_t events) noexcept {
+int poll_at_once(int file, std::uint32_t events) noexcept {
   pollfd one{file, static_cast<short>(events), 0};
   return ::poll(&one, 1, 0) == 1 ? static_cast<unsigned short>(one.revents) : 0;
 }
@@ -242,15 +242,12 @@ bool kernel::can_go_on(const held& h) const noexcept {
 }
 
 // Those that need not wait for anybody are carried out at some time.
-bool kernel::begin_transfers(bool all) noexcept {
-  bool any = false;
+void kernel::begin_transfers(bool all) noexcept {
   for (held& h : held_) {
     if (h.taken && !h.polls && !h.due && !h.ends && (all || dice_.one_in(4)) && can_go_on(h)) {
       due(h);
-      any = true;
     }
   }
-  return any;
 }
 
 }  // namespace simulated

@@ -189,7 +189,8 @@ void world::at_rest(std::int64_t now) {
     require(!one->who_->killed || one->who_->killed_at + one->slack_ > now,
             "a fiber that was killed waits all the same");
     for (const pollfd& file : one->for_what_) {
-      require(asked_now(file.fd, file.events) == 0, "what a fiber waits for is there, and it was not woken");
+      require(poll_at_once(file.fd, asked(file.events)) == 0,
+              "what a fiber waits for is there, and it was not woken");
     }
   }
 }
@@ -209,12 +210,6 @@ world::waiting::waiting(world& w, std::vector<pollfd> for_what, deadline until, 
 world::waiting::~waiting() {
   std::erase(world_.waiting_, this);
   world_.running_ = who_;
-}
-
-short world::asked_now(int fd, short events) noexcept {
-  pollfd one{fd, events, 0};
-  (void)::poll(&one, 1, 0);
-  return one.revents;
 }
 
 }  // namespace simulated

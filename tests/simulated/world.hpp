@@ -71,8 +71,9 @@ class world final : public outside {
   [[nodiscard]] static std::uint8_t byte_at(std::size_t position) noexcept {
     return static_cast<std::uint8_t>(position * 31 + 7);
   }
-  // What poll(2) says of it.
-  [[nodiscard]] static short asked_now(int fd, short events) noexcept;
+  [[nodiscard]] static std::uint32_t asked(short events) noexcept {
+    return static_cast<unsigned short>(events);
+  }
 
   using operation = void (world::*)(worker& self);
   struct named {

@@ -6,12 +6,7 @@
 #include <time.h>
 
 using simulated::kernel;
-
-namespace {
-
-constexpr std::int64_t second = 1'000'000'000;
-
-}  // namespace
+using simulated::second;
 
 extern "C" {
 
