@@ -183,15 +183,12 @@ TEST_CASE("what others write into the array of a poll that waits has no say in i
       std::vector<pollfd> fds(size, {-1, 0, 0});
       fds.front() = {pair.first.get(), POLLIN, 0};
       fds.back() = {quiet.first.get(), 0, 0};
-      const once_asleep writes([&] {
-        std::this_thread::sleep_for(20ms);
-        send_byte(pair.second.get());
-      });
       with_act_meanwhile(
           c,
           [&] {
             put(fds.front(), {-1, POLLOUT, 77});
             put(fds.back(), {quiet.first.get(), POLLOUT, 77});
+            send_byte(pair.second.get());
           },
           [&] { notes.result("poll", c.poll(fds.data(), size, 5000)); });
       notes.revents(fds);

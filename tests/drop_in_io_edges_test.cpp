@@ -14,6 +14,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <chrono>
 #include <csignal>
 #include <cstring>
@@ -184,8 +185,16 @@ TEST_CASE("MSG_WAITALL says, too, from whom it is") {
             name(both.peer.get());
           }
           write_text(both.peer.get(), "hello");
-          const once_asleep writes([&] { write_text(both.peer.get(), "world"); });
-          const at_last ends_it([&] { (void)::shutdown(both.peer.get(), SHUT_WR); });
+          std::atomic<bool> is_written{false};
+          const once_asleep writes([&] {
+            write_text(both.peer.get(), "world");
+            is_written = true;
+          });
+          const at_last ends_it([&] {
+            if (is_written) {
+              (void)::shutdown(both.peer.get(), SHUT_WR);
+            }
+          });
           std::array<char, 11> bytes{};
           std::array<char, 100> from{};
           socklen_t size = static_cast<socklen_t>(room);
