@@ -223,7 +223,7 @@ TEST_CASE("so does one that waits there when the reader goes, and when it has wr
         }
         const std::string text(1 << 20, 'x');
         {
-          const once_asleep closes([&] { fifo.reader.close(); });
+          const once_asleep closes([&] { fifo.reader.close(); }, once_asleep::who::everybody);
           notes.result("write", c.write(fifo.writer.get(), text.data(), text.size()));
         }
         note_handled(notes, sigpipe);
