@@ -40,7 +40,7 @@ not_held=(
   'asan tsan|stack_memory_test|trim_stacks*|a sanitizer has memory of its own for each fiber'
   'asan tsan|stack_memory_test|how far*|frames are larger, and partly elsewhere'
   'asan tsan|stack_memory_test|a stack that*|frames are larger, and partly elsewhere'
-  'asan tsan|stack_memory_test|1?000?000*|a sanitizer has memory of its own for each fiber'
+  'asan tsan|stack_memory_test|crowds of fibers*|a sanitizer has memory of its own for each fiber'
 )
 
 # Where a case takes the number of its rounds from the environment, fewer: each takes 5 to 20 times as long.

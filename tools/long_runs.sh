@@ -1,7 +1,7 @@
 # The long runs of ./dev, for hours. Part of it, and not run by itself.
 
 battery() {
-  local rows=(races wait_races close churn oracle models simulation timing drop_ins
+  local rows=(races wait_races close churn oracle models fibers simulation timing drop_ins
     drop_in_scenes ported unchanged repeat repeat_busy suites_busy refused)
   local chosen=
   local sorts=(any ring epoll refused)  # the ladder is for every ./dev test
@@ -57,12 +57,14 @@ long_run() {
     churn) ANNULET_CHURN_CONNECTIONS=100000 run_tests io_churn || fell_short=1 ;;
     oracle) ANNULET_ORACLE_OPERATIONS=10000000 run_tests oracle || fell_short=1 ;;
     models) ANNULET_MODEL_STEPS=100000000 run_tests primitives_model || fell_short=1 ;;
+    fibers) ANNULET_FIBERS=1000000 run_tests stack_memory || fell_short=1 ;;
     simulation) ANNULET_SIMULATION_STEPS=100000000 run_tests simulation || fell_short=1 ;;
     timing) ANNULET_TIMING_ROUNDS=10000 run_tests timing || fell_short=1 ;;
     drop_ins)
       ANNULET_DROP_IN_KILLS=100000 run_tests drop_in_kills || fell_short=1
       ANNULET_ORACLE_OPERATIONS=10000000 run_tests drop_in_oracle || fell_short=1
       ANNULET_SIGNALS=100000 run_tests drop_in_signals || fell_short=1
+      ANNULET_SIGNALS=100000 run_tests hub_call_signals || fell_short=1
       ;;
     drop_in_scenes)
       drop_in_scenes || fell_short=1
@@ -95,10 +97,11 @@ long_run() {
 }
 
 drop_in_scenes() {
-  local -i fell_short=0
-  local calls
-  for calls in poll select epoll sleep io read write; do
-    ANNULET_DROP_IN_ROUNDS=100 run_tests "drop_in_$calls" || fell_short=1
+  local -i fell_short=0 lanes=4  # they wait, for the most part
+  local scenes
+  for scenes in poll select epoll sleep io read write edges socket_edges sending_edges large_edges file_edges \
+    signal_edges signals memory handlers jobs; do
+    ANNULET_DROP_IN_ROUNDS=100 run_tests "drop_in_$scenes" || fell_short=1
   done
   [[ $fell_short -eq 0 ]]
 }
