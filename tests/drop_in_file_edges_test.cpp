@@ -121,8 +121,11 @@ TEST_CASE(
     CAPTURE(tenths);
     same_io_in_both([&](const io_calls_of& c, scene_notes& notes) {
       const ends both = make_terminal(false, 0, tenths);
-      const at_last writes([&] { annulet::test::write_text(both.peer.get(), "late"); });
-      note_wait(notes, std::chrono::milliseconds(90 * tenths), [&] { note_read(notes, c, both.mine.get()); });
+      {
+        const at_last writes([&] { annulet::test::write_text(both.peer.get(), "late"); }, 5s);
+        note_wait(notes, std::chrono::milliseconds(90 * tenths),
+                  [&] { note_read(notes, c, both.mine.get()); });
+      }
       annulet::test::write_text(both.peer.get(), "ab");
       note_read(notes, c, both.mine.get());
     });

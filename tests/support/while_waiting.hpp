@@ -67,15 +67,16 @@ inline void wait_where_it_ends(const std::atomic<bool>& over, bool goes_on) {
   }
 }
 
-// Does it, again and again, where the scope takes more than a second: a call that waits for too much comes
-// back then, and what it gives is told.
+// Does it, again and again, where the scope takes longer than that: a call that waits for too much comes back
+// then, and what it gives is told.
 class at_last {
  public:
-  explicit at_last(std::function<void()> act)
-      : thread_([this, act = std::move(act)] {
-          for (int i = 0; !over_; ++i) {
+  explicit at_last(std::function<void()> act, std::chrono::milliseconds than = std::chrono::seconds(1))
+      : thread_([this, act = std::move(act), than] {
+          const auto begin = std::chrono::steady_clock::now();
+          while (!over_) {
             std::this_thread::sleep_for(std::chrono::milliseconds(10));
-            if (i >= 100 && !over_) {
+            if (std::chrono::steady_clock::now() - begin >= than && !over_) {
               act();
             }
           }
