@@ -1,6 +1,7 @@
 #include "hub_core.hpp"
 
 #include "engine_choice.hpp"
+#include "name_threads.hpp"
 #include "syscalls.hpp"
 #include "threaded_calls.hpp"
 
@@ -232,6 +233,13 @@ void hub_core::leave_to_parent() noexcept {
     current_ = nullptr;
     of_caller_ = nullptr;
   }
+}
+
+const std::shared_ptr<name_threads>& hub_core::name_resolvers() {
+  if (name_resolvers_ == nullptr) {
+    name_resolvers_ = std::make_shared<name_threads>();
+  }
+  return name_resolvers_;
 }
 
 // What was offloaded goes on though nobody waits for it any more.

@@ -73,11 +73,10 @@ class stay {
   stay(const stay&) = delete;
   stay& operator=(const stay&) = delete;
 
-  using park_function = wake_reason (scheduler::*)(waiter&, deadline, wakers);
-  [[nodiscard]] bool until(deadline limit, scheduler& here, park_function park) {
+  [[nodiscard]] bool until(deadline limit, scheduler& here) {
     waiter w(here.running(), "offload");
     job_->wait_with(&w);
-    return (here.*park)(w, limit, wakers::outside) == wake_reason::ready;
+    return here.park(w, limit, wakers::outside) == wake_reason::ready;
   }
 
  private:
@@ -86,8 +85,7 @@ class stay {
 };
 
 // Null where something else came first.
-std::unique_ptr<offloaded> run_in_pool(hub_core& hub, std::unique_ptr<offloaded> work, deadline until,
-                                       stay::park_function park) {
+std::unique_ptr<offloaded> run_in_pool(hub_core& hub, std::unique_ptr<offloaded> work, deadline until) {
   threaded_calls& threads = hub.io().threads();
   auto job = std::make_unique<offload_job>(std::move(work), hub.fibers());
   if (!threads.submit(*job, worker_pool::urgency::bounded)) {
@@ -96,7 +94,7 @@ std::unique_ptr<offloaded> run_in_pool(hub_core& hub, std::unique_ptr<offloaded>
   bool ended = false;
   {
     stay waits(threads, job);
-    ended = waits.until(until, hub.fibers(), park);
+    ended = waits.until(until, hub.fibers());
   }
   return ended ? job->take() : nullptr;
 }
@@ -115,20 +113,11 @@ std::unique_ptr<offloaded> run_offloaded(std::unique_ptr<offloaded> work, deadli
     hub.fibers().breathe(1);
     throw_late();
   }
-  auto done = run_in_pool(hub, std::move(work), until, &scheduler::park);
+  auto done = run_in_pool(hub, std::move(work), until);
   if (done == nullptr) {
     throw_late();
   }
   return done;
-}
-
-std::unique_ptr<offloaded> run_offloaded_or_tell(std::unique_ptr<offloaded> work) {
-  hub_core& hub = hub_core::here("offload");
-  if (hub.fibers().is_shutting_down() || hub.fibers().is_interrupted()) {
-    hub.fibers().breathe_quietly(1);  // its caller may try for ever
-    return nullptr;
-  }
-  return run_in_pool(hub, std::move(work), deadline::never(), &scheduler::park_and_tell);
 }
 
 }  // namespace annulet::detail

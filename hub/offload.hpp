@@ -44,9 +44,6 @@ class offloaded {
 
 // Gives it back when it has run. Throws what offload() throws of itself; then it is destroyed, if only later.
 [[nodiscard]] std::unique_ptr<offloaded> run_offloaded(std::unique_ptr<offloaded> work, deadline until);
-// The same for who may not throw what ends a wait: null where that came first, and it stays pending, or where
-// the hub ends. Throws std::bad_alloc and std::system_error.
-[[nodiscard]] std::unique_ptr<offloaded> run_offloaded_or_tell(std::unique_ptr<offloaded> work);
 
 template <class F>
 class offloaded_call final : public offloaded {

@@ -119,7 +119,7 @@ bool wait_queue::park(waiter& w, wait_place& at, deadline until, wakers who) {
   return park_here(w, at, until, who);
 }
 
-wake_reason wait_queue::park_and_tell(waiter& w, deadline until) {
+wake_reason wait_queue::park_and_tell(waiter& w, deadline until, wakers who) {
   if (until.is_past()) {
     breathe();
     return wake_reason::timed_out;
@@ -129,7 +129,7 @@ wake_reason wait_queue::park_and_tell(waiter& w, deadline until) {
     return wake_reason::interrupted;
   }
   waiters_.push_back(w);
-  return here.park_and_tell(w, until, wakers::fibers);
+  return here.park_and_tell(w, until, who);
 }
 
 wake_reason wait_queue::park_uninterrupted(waiter& w) {

@@ -63,7 +63,7 @@ class wait_queue {
   bool park_here(waiter& w, wait_place& at, deadline until, wakers who = wakers::fibers);
   // The same, but says `closed` and `interrupted` where that throws, for who has to set something right
   // first; then throw_cause.
-  [[nodiscard]] wake_reason park_and_tell(waiter& w, deadline until);
+  [[nodiscard]] wake_reason park_and_tell(waiter& w, deadline until, wakers who = wakers::fibers);
   [[nodiscard]] wake_reason park_uninterrupted(waiter& w);
   [[noreturn]] static void throw_cause(wake_reason why, const char* call);
 

@@ -102,11 +102,10 @@ int annulet_connect(int socket, const struct sockaddr* peer, socklen_t peer_size
  * is the plain call, and tells nobody. */
 int annulet_close(int fd);
 
-/* A thread of the hub's pool makes the call (<netdb.h>): four at a time begin, and four more each 100 ms
- * that those take, up to 64, which disks share with them; the thread's own `_res` has no say. A fiber that
- * is killed, or late, does not wait for it: EAI_SYSTEM with ECANCELED. But the hub's end does, for as long
- * as its shutdown_limit says (hub_options.hpp), and then ends the process. From a signal handler it is the
- * plain call. */
+/* A thread of its own makes the call (<netdb.h>), 64 of a hub's at a time; that thread's `_res` has no say. A
+ * fiber that is killed, or late, does not wait for it, EAI_SYSTEM with ECANCELED, nor does the hub's end: it
+ * goes on alone, and what it finds is freed. EAI_AGAIN where no thread is to be had. From a signal handler
+ * it is the plain call. */
 struct addrinfo;
 int annulet_getaddrinfo(const char* node, const char* service, const struct addrinfo* hints,
                         struct addrinfo** found);

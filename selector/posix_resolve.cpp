@@ -1,14 +1,18 @@
-// getaddrinfo. It reads files and asks servers as it likes, so a thread of the hub's pool makes the call, and
-// the fiber parks meanwhile.
+// getaddrinfo. It reads files and asks servers as it likes, so another thread makes the call, and the fiber
+// parks meanwhile.
 
 #include "drop_in.hpp"
 #include "posix.h"
 
-#include <annulet/hub/offload.hpp>
+#include <annulet/hub/hub_core.hpp>
+#include <annulet/hub/name_threads.hpp>
+#include <annulet/runtime/switching.hpp>
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <system_error>
+#include <utility>
 
 #include <netdb.h>
 
@@ -17,15 +21,15 @@ namespace annulet::detail {
 namespace {
 
 // What is asked, and the answer. Holds all of it, for it may go on when nobody waits for it any more.
-class resolution final : public offloaded {
+class address_resolution final : public name_threads::resolution {
  public:
-  resolution(const char* node, const char* service, const addrinfo* hints)
+  address_resolution(const char* node, const char* service, const addrinfo* hints)
       : node_(copy_of(node)), service_(copy_of(service)) {
     if (hints != nullptr) {
       hints_ = *hints;
     }
   }
-  ~resolution() override {
+  ~address_resolution() override {
     if (found_ != nullptr) {
       ::freeaddrinfo(found_);
     }
@@ -35,7 +39,6 @@ class resolution final : public offloaded {
     result_ = ::getaddrinfo(text(node_), text(service_), hints_ ? &*hints_ : nullptr, &found_);
     error_ = errno;
   }
-  [[nodiscard]] std::exception_ptr error() const noexcept override { return nullptr; }
 
   int tell(addrinfo** found) noexcept {
     if (result_ == 0) {
@@ -61,6 +64,22 @@ class resolution final : public offloaded {
   int error_ = 0;
 };
 
+// Parks. False where something else came first, which stays pending: then it goes on without the fiber.
+bool has_come(hub_core& hub, const std::shared_ptr<address_resolution>& asked) {
+  promised& done = *asked->done;
+  if (done.listen("getaddrinfo")) {
+    return true;
+  }
+  const auto& threads = hub.name_resolvers();
+  name_threads::submit(threads, asked);
+  waiter w(hub.fibers().running(), "getaddrinfo");
+  const bool has = done.line().park_and_tell(w, deadline::never(), wakers::outside) == wake_reason::ready;
+  if (!has) {
+    threads->withdraw(*asked);
+  }
+  return has;
+}
+
 }  // namespace
 
 }  // namespace annulet::detail
@@ -76,13 +95,19 @@ int annulet_getaddrinfo(const char* node, const char* service, const addrinfo* h
     const hub_core::away here;  // or libannulet-posix's would come back
     return ::getaddrinfo(node, service, hints, found);
   }
+  scheduler& fibers = hub->fibers();
+  if (fibers.is_shutting_down() || fibers.is_interrupted()) {
+    fibers.breathe_quietly(1);  // its caller may try for ever
+    errno = ECANCELED;
+    return EAI_SYSTEM;
+  }
   try {
-    const auto done = run_offloaded_or_tell(std::make_unique<resolution>(node, service, hints));
-    if (done == nullptr) {
+    const auto asked = std::make_shared<address_resolution>(node, service, hints);
+    if (!has_come(*hub, asked)) {
       errno = ECANCELED;
       return EAI_SYSTEM;
     }
-    return static_cast<resolution&>(*done).tell(found);
+    return asked->tell(found);
   } catch (const std::bad_alloc&) {
     return EAI_MEMORY;
   } catch (const std::system_error&) {
