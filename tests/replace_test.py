@@ -28,7 +28,7 @@ SECONDS_ALLOWED = 120
 CHECKED = {"poll", "ppoll", "read", "recv", "recvfrom"}  # by _FORTIFY_SOURCE
 NAMES = CHECKED | set(
     """select pselect epoll_wait epoll_pwait epoll_pwait2 sleep usleep nanosleep clock_nanosleep write readv
-    writev recvmsg send sendto sendmsg accept accept4 connect close""".split()
+    writev recvmsg send sendto sendmsg accept accept4 connect close getaddrinfo""".split()
 )
 # Of them, what the system's headers show after such a first line.
 SHOWN = {

@@ -1,5 +1,6 @@
 /* A call of each name, and the address of each: C, and C++, too. Whether the headers show those of GNU and of
  * the default set is decided by the line that the test puts before all this. */
+#include <netdb.h>
 #include <poll.h>
 #include <sys/epoll.h>
 #include <sys/select.h>
@@ -33,6 +34,7 @@ const any_function addresses[] = {
     (any_function)&accept,
     (any_function)&connect,
     (any_function)&close,
+    (any_function)&getaddrinfo,
 #ifdef _DEFAULT_SOURCE
     (any_function)&usleep,
 #endif
@@ -54,6 +56,7 @@ struct all_of_it {
   struct sockaddr* peer;
   socklen_t* peer_size;
   void* bytes;
+  struct addrinfo* answer;
 };
 
 long call_each(int fd, size_t size, struct all_of_it* it);
@@ -78,6 +81,7 @@ long call_each(int fd, size_t size, struct all_of_it* it) {
   sum += sendto(fd, it->bytes, size, 0, it->peer, *it->peer_size);
   sum += sendmsg(fd, it->message, 0);
   sum += accept(fd, it->peer, it->peer_size);
+  sum += getaddrinfo(NULL, "80", NULL, &it->answer);
   sum += connect(fd, it->peer, *it->peer_size);
   sum += close(fd);
 #ifdef _DEFAULT_SOURCE
