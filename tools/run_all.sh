@@ -63,13 +63,14 @@ run_program() {
 # take_in RUN LOG: what run_program said of it. Adds to passed, failed, skipped and failures, and to
 # microseconds[RUN].
 take_in() {
-  local name=$1 log=$2 why
+  local name=$1 log=$2 why=
   local -i good bad left_out took
-  {
-    read -r good bad left_out took
-    read -r why || true
-  } <"$log.result"
-  rm -- "$log.result"
+  if ! {
+    read -r good bad left_out took && { read -r why || true; }
+  } 2>/dev/null <"$log.result"; then
+    good=0 bad=1 left_out=0 took=0 why="$name was not seen to its end"
+  fi
+  rm -f -- "$log.result"
   passed+=good failed+=bad skipped+=left_out
   microseconds[$name]=$((${microseconds[$name]:-0} + took))
   if [[ -n $why ]]; then
@@ -100,8 +101,8 @@ run_side_by_side() {
       running+=-1
     fi
     {
-      run_program "$run" "$build/logs/$run.$round.log" || true
-      printf '%s\n' "$run" >&"$ends"
+      trap 'printf "%s\n" "$run" >&"$ends"' EXIT  # however that comes
+      run_program "$run" "$build/logs/$run.$round.log"
     } &
     running+=1
   done
