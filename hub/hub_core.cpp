@@ -235,11 +235,11 @@ void hub_core::leave_to_parent() noexcept {
   }
 }
 
-const std::shared_ptr<name_threads>& hub_core::name_resolvers() {
-  if (name_resolvers_ == nullptr) {
-    name_resolvers_ = std::make_shared<name_threads>();
+name_threads& hub_core::names() {
+  if (names_ == nullptr) {
+    names_ = std::make_shared<name_threads>();
   }
-  return name_resolvers_;
+  return *names_;
 }
 
 // What was offloaded goes on though nobody waits for it any more.

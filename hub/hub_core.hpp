@@ -60,8 +60,7 @@ class hub_core final : public idle_source {
   [[nodiscard]] scheduler& fibers() noexcept { return scheduler_; }
   [[nodiscard]] engine& io() noexcept { return *engine_; }
   [[nodiscard]] const std::shared_ptr<hub_link>& link() const noexcept { return link_; }
-  // Those that have not ended outlive the hub.
-  [[nodiscard]] const std::shared_ptr<name_threads>& name_resolvers();
+  [[nodiscard]] name_threads& names();
 
   // How many signal sets of this thread hold a signal blocked, and whether it was let in before the first.
   struct signal_use {
@@ -164,7 +163,7 @@ class hub_core final : public idle_source {
   bool delivery_failed_ = false;
   std::chrono::nanoseconds shutdown_limit_;
   std::optional<dump_signal> dump_signal_;
-  std::shared_ptr<name_threads> name_resolvers_;  // when they are first needed
+  std::shared_ptr<name_threads> names_;  // when they are first needed; those at work outlive this
   process_hub in_process_{*this};
 };
 

@@ -1,7 +1,8 @@
 #include "name_threads.hpp"
 
-#include <csignal>
-#include <system_error>
+#include "signal_mask.hpp"
+
+#include <exception>
 #include <thread>
 #include <utility>
 
@@ -9,68 +10,90 @@ namespace annulet::detail {
 
 namespace {
 
-// They are for the program's own threads.
-class all_signals_blocked {
+class signals_blocked {
  public:
-  all_signals_blocked() noexcept {
-    sigset_t all;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before_);
-  }
-  ~all_signals_blocked() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
-  all_signals_blocked(const all_signals_blocked&) = delete;
-  all_signals_blocked& operator=(const all_signals_blocked&) = delete;
+  signals_blocked() = default;
+  ~signals_blocked() { set_thread_mask(before_); }
+  signals_blocked(const signals_blocked&) = delete;
+  signals_blocked& operator=(const signals_blocked&) = delete;
 
  private:
-  sigset_t before_{};
+  const signal_mask before_ = set_thread_mask(all_signals);
 };
 
 }  // namespace
 
-void name_threads::submit(const std::shared_ptr<name_threads>& these, std::shared_ptr<resolution> asked) {
-  const std::lock_guard lock(these->mutex_);
-  these->queued_.push_back(std::move(asked));
-  if (these->threads_ == most) {
-    return;
+void name_threads::submit(const std::shared_ptr<resolution>& asked) {
+  {
+    const std::lock_guard lock(mutex_);
+    queued_.push_back(asked);
+    if (!has_room()) {
+      return;
+    }
+    ++threads_;
   }
   try {
-    start(these);
-    ++these->threads_;
+    start();
   } catch (...) {
-    if (these->threads_ == 0) {
-      these->queued_.pop_back();
+    const std::lock_guard lock(mutex_);
+    --threads_;
+    if (std::erase(queued_, asked) != 0) {
       throw;
-    }  // else one that there is comes to it
+    }  // else one that was through with its own has taken it
   }
 }
 
-void name_threads::withdraw(const resolution& asked) noexcept {
-  const std::lock_guard lock(mutex_);
-  std::erase_if(queued_, [&](const auto& one) { return one.get() == &asked; });
+void name_threads::abandon(resolution& asked) noexcept {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!asked.runs_) {
+      std::erase_if(queued_, [&](const auto& one) { return one.get() == &asked; });
+      return;
+    }
+    asked.abandoned_ = true;
+    ++abandoned_;
+    if (queued_.empty() || !has_room()) {
+      return;
+    }
+    ++threads_;
+  }
+  try {
+    start();
+  } catch (const std::exception&) {
+    const std::lock_guard lock(mutex_);
+    --threads_;  // those that there are come to the queued ones
+  }
 }
 
-void name_threads::start(const std::shared_ptr<name_threads>& these) {
-  const all_signals_blocked for_it;
-  std::thread([these] { work(these); }).detach();
+// Its signals are for the program's own threads.
+void name_threads::start() {
+  const signals_blocked for_it;
+  std::thread([these = shared_from_this()] { these->work(); }).detach();
 }
 
-std::shared_ptr<name_threads::resolution> name_threads::next() noexcept {
+void name_threads::work() noexcept {
+  std::shared_ptr<resolution> asked;
+  while ((asked = next(asked.get())) != nullptr) {
+    asked->run();
+    (void)asked->done->try_claim();
+    asked->done->keep(asked->done);
+  }
+}
+
+std::shared_ptr<name_threads::resolution> name_threads::next(resolution* done_with) noexcept {
   const std::lock_guard lock(mutex_);
-  if (queued_.empty()) {
+  if (done_with != nullptr) {
+    done_with->runs_ = false;
+    abandoned_ -= done_with->abandoned_ ? 1 : 0;
+  }
+  if (queued_.empty() || threads_ - abandoned_ > most) {
     --threads_;
     return nullptr;
   }
   auto first = std::move(queued_.front());
   queued_.pop_front();
+  first->runs_ = true;
   return first;
-}
-
-void name_threads::work(const std::shared_ptr<name_threads>& these) noexcept {
-  while (const auto asked = these->next()) {
-    asked->run();
-    (void)asked->done->try_claim();
-    asked->done->keep(asked->done);
-  }
 }
 
 }  // namespace annulet::detail

@@ -76,6 +76,12 @@ bool promised::listen(const char* call) {
   return false;
 }
 
+void promised::stop_listening() noexcept {
+  std::unique_ptr<bell> b;
+  const std::lock_guard lock(mutex_);
+  b.swap(bell_);
+}
+
 bool promised::wait(deadline until, const char* call) {
   if (is_kept() && scheduler::current() == nullptr) {
     return true;

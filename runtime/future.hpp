@@ -59,6 +59,8 @@ class promised {
   }
   // Whether it is kept; if not, this thread is told when it is. Throws no_hub, wrong_thread, std::bad_alloc.
   [[nodiscard]] bool listen(const char* call);
+  // This thread need not be told any more: nothing of its hub is held from here on.
+  void stop_listening() noexcept;
   // Parks. False where the deadline came first. One that is kept needs no hub.
   bool wait(deadline until, const char* call);
   [[nodiscard]] wait_queue& line() noexcept { return waiting_; }

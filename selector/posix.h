@@ -33,7 +33,7 @@
  *
  *   Without a hub, too, they go to the kernel directly, and are no places where pthread_cancel takes effect.
  *
- * Nothing of a call is left in the kernel when it has returned.
+ * Nothing of a call is left in the kernel when it has returned, but of a name that is being resolved.
  */
 #pragma once
 
@@ -102,10 +102,11 @@ int annulet_connect(int socket, const struct sockaddr* peer, socklen_t peer_size
  * is the plain call, and tells nobody. */
 int annulet_close(int fd);
 
-/* A thread of its own makes the call (<netdb.h>), 64 of a hub's at a time; that thread's `_res` has no say. A
- * fiber that is killed, or late, does not wait for it, EAI_SYSTEM with ECANCELED, nor does the hub's end: it
- * goes on alone, and what it finds is freed. EAI_AGAIN where no thread is to be had. From a signal handler
- * it is the plain call. */
+/* What is a number is answered at once. For the rest a thread makes the call (<netdb.h>), 64 of a hub's that
+ * somebody waits for at a time; the caller's `_res` and locale have no say. A fiber that is killed, or late,
+ * does not wait: EAI_SYSTEM with ECANCELED. Nor does the hub's end: what has begun goes on without them, and
+ * what it finds is freed. EAI_AGAIN where no thread is to be had. From a signal handler it is the plain
+ * call. */
 struct addrinfo;
 int annulet_getaddrinfo(const char* node, const char* service, const struct addrinfo* hints,
                         struct addrinfo** found);

@@ -64,20 +64,55 @@ class address_resolution final : public name_threads::resolution {
   int error_ = 0;
 };
 
-// Parks. False where something else came first, which stays pending: then it goes on without the fiber.
+// What needs nobody to be asked: false where it is not that, or would fail.
+bool is_a_number(const char* node, const char* service, const addrinfo* hints, addrinfo** found) noexcept {
+  addrinfo asked{};
+  asked.ai_flags = AI_V4MAPPED | AI_ADDRCONFIG;  // what no hints are
+  if (hints != nullptr) {
+    asked = *hints;
+  }
+  asked.ai_flags |= AI_NUMERICHOST | AI_NUMERICSERV;
+  const hub_core::away plainly;
+  return ::getaddrinfo(node, service, &asked, found) == 0;
+}
+
+// Parks. False where something else came first, which stays pending.
 bool has_come(hub_core& hub, const std::shared_ptr<address_resolution>& asked) {
   promised& done = *asked->done;
-  if (done.listen("getaddrinfo")) {
-    return true;
-  }
-  const auto& threads = hub.name_resolvers();
-  name_threads::submit(threads, asked);
+  (void)done.listen("getaddrinfo");  // it has not begun
+  hub.names().submit(asked);
   waiter w(hub.fibers().running(), "getaddrinfo");
   const bool has = done.line().park_and_tell(w, deadline::never(), wakers::outside) == wake_reason::ready;
   if (!has) {
-    threads->withdraw(*asked);
+    hub.names().abandon(*asked);
+    done.stop_listening();
   }
   return has;
+}
+
+// On a thread with a hub.
+int resolve(hub_core& hub, const char* node, const char* service, const addrinfo* hints, addrinfo** found) {
+  scheduler& fibers = hub.fibers();
+  if (is_a_number(node, service, hints, found)) {
+    fibers.breathe_quietly(1);
+    return 0;
+  }
+  int failure = EAI_SYSTEM;  // ECANCELED
+  if (!fibers.is_shutting_down() && !fibers.is_interrupted()) {
+    try {
+      const auto asked = std::make_shared<address_resolution>(node, service, hints);
+      if (has_come(hub, asked)) {
+        return asked->tell(found);
+      }
+    } catch (const std::bad_alloc&) {
+      failure = EAI_MEMORY;
+    } catch (const std::system_error&) {
+      failure = EAI_AGAIN;  // no thread is to be had
+    }
+  }
+  fibers.breathe_quietly(1);  // its caller may try for ever
+  errno = ECANCELED;
+  return failure;
 }
 
 }  // namespace
@@ -95,22 +130,5 @@ int annulet_getaddrinfo(const char* node, const char* service, const addrinfo* h
     const hub_core::away here;  // or libannulet-posix's would come back
     return ::getaddrinfo(node, service, hints, found);
   }
-  scheduler& fibers = hub->fibers();
-  if (fibers.is_shutting_down() || fibers.is_interrupted()) {
-    fibers.breathe_quietly(1);  // its caller may try for ever
-    errno = ECANCELED;
-    return EAI_SYSTEM;
-  }
-  try {
-    const auto asked = std::make_shared<address_resolution>(node, service, hints);
-    if (!has_come(*hub, asked)) {
-      errno = ECANCELED;
-      return EAI_SYSTEM;
-    }
-    return asked->tell(found);
-  } catch (const std::bad_alloc&) {
-    return EAI_MEMORY;
-  } catch (const std::system_error&) {
-    return EAI_AGAIN;  // no thread is to be had
-  }
+  return resolve(*hub, node, service, hints, found);
 }

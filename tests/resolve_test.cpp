@@ -8,6 +8,7 @@
 
 #include "support/apart.hpp"
 #include "support/cancelled.hpp"
+#include "support/files.hpp"
 
 #include <doctest/doctest.h>
 
@@ -36,6 +37,13 @@ constexpr std::size_t most = 64;
 class name_server {
  public:
   int answer(const char* node, const addrinfo* hints, addrinfo** found) {
+    if (hints != nullptr && (hints->ai_flags & AI_NUMERICHOST) != 0 && std::strcmp(node, "127.0.0.1") != 0) {
+      return EAI_NONAME;
+    }
+    if (std::strcmp(node, "127.0.0.1") == 0) {
+      *found = new addrinfo{};
+      return 0;
+    }
     std::unique_lock lock(mutex_);
     asked_.emplace_back(node);
     ++asking_;
@@ -133,29 +141,28 @@ extern "C" int getaddrinfo(const char* node, const char* service, const addrinfo
 extern "C" void freeaddrinfo(addrinfo* answer) noexcept { server.free(answer); }
 
 // The first of all: the stacks of threads that have ended would serve new ones, whatever the limit.
-TEST_CASE("where no thread is to be had it is to be tried again, or done by those that there are") {
+TEST_CASE("where no thread is to be had it is to be tried again, and who does so for ever lets others run") {
   CHECK(annulet::test::run_apart([] {
           server.hold();
           annulet::hub home;
           rlimit before{};
           ::getrlimit(RLIMIT_AS, &before);
           const rlimit none{1, before.rlim_max};
-          ::setrlimit(RLIMIT_AS, &none);
-          const int refused = resolved("known");
-          ::setrlimit(RLIMIT_AS, &before);
-          if (refused != EAI_AGAIN && refused != EAI_MEMORY) {
-            return 1;
-          }
+          bool goes_on = true;
           auto first = annulet::spawn([] { return resolved("first"); });
           annulet::this_fiber::yield();
           server.wait_until_asked(1);
-          auto second = annulet::spawn([] { return resolved("second"); });
+          auto last = annulet::spawn([&] { goes_on = false; });
           ::setrlimit(RLIMIT_AS, &none);
-          annulet::this_fiber::yield();
+          bool always_said = true;
+          while (goes_on) {
+            const int result = resolved("second");
+            always_said = always_said && (result == EAI_AGAIN || result == EAI_MEMORY);
+          }
           ::setrlimit(RLIMIT_AS, &before);
           server.let_go();
-          const bool both = first.get() == 0 && second.get() == 0;
-          return both && server.most_asking() == 1 ? 0 : 2;
+          return always_said && first.get() == 0 && resolved("third") == 0 && server.most_asking() == 1 ? 0
+                                                                                                        : 1;
         }) == 0);
 }
 
@@ -248,8 +255,26 @@ TEST_CASE("who is killed, or late, leaves at once, and stays so") {
   }
 }
 
+TEST_CASE("a number needs nobody to be asked, whoever else waits, and whoever is killed") {
+  server.hold();
+  annulet::hub home;
+  auto asking = annulet::spawn([] {
+    CHECK(resolved("held") == EAI_SYSTEM);
+    CHECK(resolved("127.0.0.1") == 0);
+  });
+  annulet::this_fiber::yield();
+  server.wait_until_asked(1);
+  CHECK(resolved("127.0.0.1") == 0);
+  asking.kill();
+  asking.join();
+  CHECK(server.asked().size() == 1);
+  server.let_go();
+  CHECK(server.frees(3));
+}
+
 TEST_CASE("a hub's end does not wait for names, nor do they for it") {
   server.hold();
+  const std::size_t open = annulet::test::open_descriptors();
   {
     annulet::hub home({.shutdown_limit = 2s});  // and then it would end the process
     for (int i = 0; i < 3; ++i) {
@@ -258,8 +283,31 @@ TEST_CASE("a hub's end does not wait for names, nor do they for it") {
     annulet::this_fiber::yield();
     server.wait_until_asked(3);
   }
+  CHECK(annulet::test::open_descriptors() == open);
   server.let_go();
   CHECK(server.frees(3));
+}
+
+TEST_CASE("those that nobody waits for any more hold up nobody") {
+  server.hold();
+  annulet::hub home;
+  std::vector<annulet::fiber<int>> all;
+  for (std::size_t i = 0; i < most; ++i) {
+    all.push_back(annulet::spawn([] { return resolved("held"); }));
+  }
+  annulet::this_fiber::yield();
+  server.wait_until_asked(most);
+  auto next = annulet::spawn([] { return resolved("next"); });
+  annulet::this_fiber::yield();
+  for (auto& one : all) {
+    one.kill();
+    one.join();
+  }
+  server.wait_until_asked(most + 1);
+  CHECK(server.asked().back() == "next");
+  server.let_go();
+  CHECK(next.get() == 0);
+  CHECK(server.frees(most + 1));
 }
 
 TEST_CASE("so many at once and no more, then the others, and none that was killed before") {

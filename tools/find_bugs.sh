@@ -23,6 +23,7 @@ not_held=(
   'tsan|fork_threads_test|report_thread_leaks=0|a child knows of threads that only its parent has'
   'asan|fork_threads_test process_regressions_test|detect_leaks=0|it looks for threads that only a parent has'
   'asan tsan|process_regressions_test|where no thread*|it maps memory of its own, and dies of the limit'
+  'asan tsan|resolve_test|where no thread*|it maps memory of its own, and dies of the limit'
   'asan tsan|echo_servers_test|an echo server keeps*|a sanitizer has memory of its own for each buffer'
   'asan tsan|timing_test|all|bounds in real time'
   'asan tsan|unchanged_test unchanged_libevent_test unchanged_libuv_test
