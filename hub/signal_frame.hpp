@@ -12,28 +12,29 @@ class handler_finder {
  public:
   // Asked by who is about to park. A handler's signal is blocked while it runs: so that is one system call
   // where none is, a few more where few are, and else the stack is walked, which takes microseconds.
-  [[nodiscard]] bool in_handler() noexcept {
-    const signal_mask now = thread_mask();
-    if (now != 0 && is_above_signal_frame(now)) {
-      return true;
-    }
-    usual_ = now;
-    return false;
-  }
+  [[nodiscard]] bool in_handler() noexcept { return in_handler_with(thread_mask()); }
 
   // Whether others may run although the caller need not wait. Not while signals are blocked that were not
   // when somebody parked last: it is a handler, or code that wants nothing to come between. Others would run
   // with its mask, and leave it theirs. But one that never parks does not keep them out for ever.
   [[nodiscard]] bool may_breathe() noexcept {
     constexpr int patience = 1000;
-    if ((thread_mask() & ~usual_) != 0 && ++held_breaths_ < patience) {
+    const signal_mask now = thread_mask();
+    if ((now & ~usual_) != 0 && ++held_breaths_ < patience) {
       return false;
     }
     held_breaths_ = 0;
-    return !in_handler();
+    return !in_handler_with(now);
   }
 
  private:
+  bool in_handler_with(signal_mask now) noexcept {
+    if (now != 0 && is_above_signal_frame(now)) {
+      return true;
+    }
+    usual_ = now;
+    return false;
+  }
   static bool is_above_signal_frame(signal_mask now) noexcept;
 
   signal_mask usual_ = thread_mask();

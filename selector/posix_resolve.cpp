@@ -97,7 +97,7 @@ int resolve(hub_core& hub, const char* node, const char* service, const addrinfo
     fibers.breathe_quietly(1);
     return 0;
   }
-  int failure = EAI_SYSTEM;  // ECANCELED
+  int failure = EAI_SYSTEM;
   if (!fibers.is_shutting_down() && !fibers.is_interrupted()) {
     try {
       const auto asked = std::make_shared<address_resolution>(node, service, hints);
@@ -111,7 +111,9 @@ int resolve(hub_core& hub, const char* node, const char* service, const addrinfo
     }
   }
   fibers.breathe_quietly(1);  // its caller may try for ever
-  errno = ECANCELED;
+  if (failure == EAI_SYSTEM) {
+    errno = ECANCELED;
+  }
   return failure;
 }
 
