@@ -7,7 +7,11 @@
 #include <annulet/runtime/fiber.hpp>
 #include <annulet/runtime/switching.hpp>
 
+#include <algorithm>
 #include <cerrno>
+#include <chrono>
+#include <cstdint>
+#include <cstring>
 #include <new>
 #include <stdexcept>
 #include <system_error>
@@ -63,6 +67,34 @@ int errno_of(Call&& call) noexcept {
   }
 }
 
+// The caller's structure may be an older one, or a newer one as long as it asks for nothing new. Returns an
+// errno.
+int choose(const annulet_options& theirs, hub_options& chosen) noexcept {
+  if (theirs.size < sizeof(theirs.size)) {
+    return EINVAL;
+  }
+  annulet_options known{};
+  const auto* const bytes = reinterpret_cast<const unsigned char*>(&theirs);
+  std::memcpy(&known, bytes, std::min(theirs.size, sizeof(known)));
+  if (theirs.size > sizeof(known) &&
+      std::any_of(bytes + sizeof(known), bytes + theirs.size, [](unsigned char byte) { return byte != 0; })) {
+    return E2BIG;
+  }
+  constexpr auto longest = static_cast<std::uint64_t>(std::chrono::nanoseconds::max().count());
+  if (known.shutdown_limit > longest || known.slow_slice > longest) {
+    return EINVAL;
+  }
+  if (known.stack_size != 0) {
+    chosen.stack_size = known.stack_size;
+  }
+  if (known.shutdown_limit != 0) {
+    chosen.shutdown_limit = std::chrono::nanoseconds(known.shutdown_limit);
+  }
+  chosen.slow_slice = std::chrono::nanoseconds(known.slow_slice);
+  chosen.dump_signal = known.dump_signal;
+  return 0;
+}
+
 }  // namespace
 
 }  // namespace annulet
@@ -99,12 +131,20 @@ int annulet_fiber::join_or_tell() {
   return why == wake_reason::ready ? 0 : -ECANCELED;
 }
 
-int annulet_enter() {
+int annulet_enter() { return annulet_enter_with(nullptr); }
+
+int annulet_enter_with(const annulet_options* options) {
   if (hub_core::current() != nullptr) {
     return -EEXIST;
   }
-  return annulet::errno_of([] {
-    annulet::entered.made = new annulet::hub;
+  return annulet::errno_of([options] {
+    annulet::hub_options chosen;
+    if (options != nullptr) {
+      if (const int error = annulet::choose(*options, chosen); error != 0) {
+        return -error;
+      }
+    }
+    annulet::entered.made = new annulet::hub(chosen);
     annulet::entered.core = hub_core::current();
     return 0;
   });

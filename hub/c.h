@@ -11,9 +11,9 @@
  * thread of their hub: -EPERM on others. With the hub all its fibers have ended, but their handles are still
  * to be joined or detached. C and C++ fibers are the same fibers, and may be mixed.
  *
- * A fiber has a stack of 256 KiB, and not a thread's 8 MiB: what is large belongs on the heap. (Who enters
- * keeps the thread's.) One that runs over it ends the process with a message that says so, if its code was
- * compiled with -fstack-clash-protection.
+ * A fiber has a stack of 256 KiB, if nothing else is chosen, and not a thread's 8 MiB: what is large belongs
+ * on the heap. (Who enters keeps the thread's.) One that runs over it ends the process with a message that
+ * says so, if its code was compiled with -fstack-clash-protection.
  */
 #pragma once
 
@@ -31,6 +31,20 @@ typedef struct annulet_fiber annulet_fiber;
 /* This thread gets a hub. -EEXIST where it has one, -EMFILE and the like where the kernel gives none,
  * -ENOMEM. */
 int annulet_enter(void);
+/* What C may choose about it; the rest is as hub_options.hpp says. 0 is the default, so of
+ *
+ *   const annulet_options options = {.size = sizeof(options), .stack_size = 1 << 20};
+ */
+typedef struct annulet_options {
+  size_t size;             /* of this structure */
+  size_t stack_size;       /* of fibers, in bytes */
+  uint64_t shutdown_limit; /* nanoseconds that annulet_leave waits for killed fibers */
+  uint64_t slow_slice;     /* nanoseconds after which a fiber that keeps the thread is reported on stderr */
+  int dump_signal;         /* on which the fibers are listed on stderr */
+} annulet_options;
+/* The same with options; NULL: none. -EINVAL for one out of its bounds, -E2BIG where something is set that
+ * this version does not know. */
+int annulet_enter_with(const annulet_options* options);
 /* Kills all other fibers of the thread, waits until they have ended, and gives the hub up: as annulet::hub's
  * destructor does, which ends the process where they do not end in time. -ENOENT where this thread has not
  * entered, -EPERM in another fiber than the one that did. */

@@ -52,6 +52,55 @@ int scene_enter_and_leave(void) {
   return 0;
 }
 
+static void use_much(void* argument) {
+  volatile char much[600 * 1024];
+  much[0] = 1;
+  much[sizeof(much) - 1] = 1;
+  *(int*)argument += much[0] + much[sizeof(much) - 1];
+}
+
+static int uses_much(const annulet_options* options) {
+  int used = 0;
+  annulet_fiber* fiber;
+  CHECK(annulet_enter_with(options) == 0);
+  CHECK(annulet_spawn(use_much, &used, &fiber) == 0);
+  CHECK(annulet_join(fiber) == 0);
+  CHECK(used == 2);
+  CHECK(annulet_leave() == 0);
+  return 0;
+}
+
+int scene_options(void) {
+  struct {
+    annulet_options known;
+    uint64_t of_later;
+  } newer = {{0}, 0};
+  annulet_options options = {0};
+  CHECK(annulet_enter_with(NULL) == 0);
+  CHECK(annulet_enter_with(NULL) == -EEXIST);
+  CHECK(annulet_leave() == 0);
+
+  CHECK(annulet_enter_with(&options) == -EINVAL); /* no size */
+  options.size = sizeof(options);
+  options.stack_size = 1 << 20;
+  CHECK(uses_much(&options) == 0);
+  options.stack_size = 1;
+  CHECK(annulet_enter_with(&options) == -EINVAL);
+  options.stack_size = 1 << 20;
+  options.slow_slice = UINT64_MAX;
+  CHECK(annulet_enter_with(&options) == -EINVAL);
+  options.size = offsetof(annulet_options, shutdown_limit); /* without what follows */
+  CHECK(uses_much(&options) == 0);
+
+  newer.known.size = sizeof(newer);
+  newer.known.stack_size = 1 << 20;
+  CHECK(uses_much(&newer.known) == 0);
+  newer.of_later = 1;
+  CHECK(annulet_enter_with(&newer.known) == -E2BIG);
+  CHECK(annulet_yield() == -ENOENT);
+  return 0;
+}
+
 struct exchange {
   int in;
   int out;

@@ -8,6 +8,7 @@ extern "C" {
 
 int scene_without_hub(void);
 int scene_enter_and_leave(void);
+int scene_options(void);
 int scene_two_fibers(void);
 int scene_kill(void);
 int scene_kill_before_begin(void);

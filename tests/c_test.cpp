@@ -32,6 +32,10 @@ TEST_CASE("a thread enters and leaves, again and again") {
   CHECK(line == 0);
 }
 
+TEST_CASE("a thread enters with options, also with those of an older or a newer version") {
+  CHECK(scene_options() == 0);
+}
+
 TEST_CASE("two fibers in C that read and write") { CHECK(scene_two_fibers() == 0); }
 
 TEST_CASE("a kill ends each wait of a fiber in C, and nothing else") {
