@@ -347,11 +347,17 @@ unsigned epoll_engine::fetch(std::optional<std::int64_t> nanoseconds, std::size_
                              const signal_mask* mask) noexcept {
   const io_result got = wait_for_events(nanoseconds, static_cast<int>(most), mask);
   interrupted_ = got.error() == EINTR;
+  const bool refused = got.error() == ENOMEM;
+  if (!refused) {
+    refusals_.end();
+  }
   if (!got.ok()) {
-    if (!interrupted_) {  // else signal handlers have run
-      fail(std::string("epoll_pwait: ") + std::strerror(got.error()));
+    if (!interrupted_ && !(refused && !refusals_.are_for_good())) {
+      const bool lost = got.error() == EBADF || got.error() == EINVAL;  // EINVAL: the number is another's
+      fail(std::string("hub: epoll_pwait: ") + std::strerror(got.error()) +
+           (lost ? ": the descriptor was closed, and not by the hub" : ""));
     }
-    return 0;
+    return 0;  // signal handlers have run, or there is no memory just now
   }
   for (unsigned i = 0; i < got.value(); ++i) {
     dispatch(events_[i]);

@@ -11,6 +11,7 @@
 
 #include "engine.hpp"
 #include "hub_options.hpp"
+#include "refusals.hpp"
 #include "slot_table.hpp"
 #include "threaded_calls.hpp"
 
@@ -90,6 +91,7 @@ class epoll_engine final : public engine {
   bool has_pwait2_ = true;
   bool stale_ = false;        // an event came for nobody
   bool interrupted_ = false;  // the last call to fetch was
+  refusals refusals_;         // of it
   std::uint64_t told_ = 0;    // events and completions, ever
   slot_table<slot> slots_;
   std::vector<entry> entries_;             // by number

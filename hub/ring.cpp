@@ -223,7 +223,7 @@ void ring::try_nop(const engine_info& info) {
     if (reap([](std::uint64_t, int, unsigned) {}, [](std::uint64_t) {}, [](std::uint64_t) {}) != 0) {
       return;
     }
-    const bool passing = error == EINTR || error == EAGAIN || error == EBUSY;
+    const bool passing = error == EINTR || error == EAGAIN || error == ENOMEM || error == EBUSY;
     if (!passing || turn == patience) {
       refuse("io_uring_enter", error == 0 ? EIO : error, info);
     }

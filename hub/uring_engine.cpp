@@ -17,11 +17,6 @@ namespace annulet::detail {
 
 namespace {
 
-// How long, and how often, every enter may be refused as if for a moment: a kernel short of memory recovers,
-// a filter never.
-constexpr std::int64_t patience = 5'000'000'000;
-constexpr unsigned many = 1000;
-
 // A request for urgent data alone is not woken when such data comes to a socket (seen on Linux 6.18); one
 // that asks for any data is.
 constexpr std::uint16_t ring_mask(std::uint16_t mask) noexcept {
@@ -195,13 +190,12 @@ void uring_engine::judge(int error) noexcept {
     case 0:
     case EINTR:  // signal handlers have run
     case ETIME:
-      refusals_ = 0;
+      refusals_.end();
       return;
     case EAGAIN:  // no memory just now
-    case EBUSY:   // reap, and try again
-      if (++refusals_ == 1) {
-        refused_since_ = clock_now();
-      } else if (refusals_ > many && clock_now() - refused_since_ > patience) {
+    case ENOMEM:
+    case EBUSY:  // reap, and try again
+      if (refusals_.are_for_good()) {
         fail(words_on_lost_ring(error));
       }
       return;
@@ -217,7 +211,7 @@ template <class Call>
 [[gnu::always_inline]] inline int uring_engine::enter(Call&& call) noexcept {
   const int error = call();
   if (error == 0) [[likely]] {
-    refusals_ = 0;
+    refusals_.end();
   } else {
     judge(error);
   }
@@ -375,7 +369,8 @@ void uring_engine::complete(std::uint64_t data, int result, unsigned flags) noex
   const tag t = tag::unpack(data);
   if (t.what == kind::wake) {
     // Its news is that the wait is over, and maybe a call on a thread.
-    check(result > 0 || result == -ECANCELED, "the hub's eventfd cannot be polled");
+    check(result > 0 || result == -ECANCELED,
+          "the hub's eventfd cannot be polled: it was closed, and not by the hub");
     wake_poll_armed_ = (flags & IORING_CQE_F_MORE) != 0 || planted(plant::lost_wake_poll);
     calls_->collect();
     return;

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "engine.hpp"
+#include "refusals.hpp"
 #include "ring.hpp"
 #include "slot_table.hpp"
 #include "threaded_calls.hpp"
@@ -102,8 +103,7 @@ class uring_engine final : public engine {
   std::optional<threaded_calls> calls_;
   bool wake_poll_armed_ = false;
   std::uint64_t reaped_ = 0;  // completions, ever
-  unsigned refusals_ = 0;     // enters in a row that were refused as if for a moment
-  std::int64_t refused_since_ = 0;
+  refusals refusals_;         // of the enter
 };
 
 }  // namespace annulet::detail

@@ -73,7 +73,7 @@ bool everything_is_told() {
 }  // namespace
 
 TEST_CASE("an enter that is refused every few calls loses no event") {
-  for (const int error : {EINTR, EAGAIN, EBUSY}) {
+  for (const int error : {EINTR, EAGAIN, ENOMEM, EBUSY}) {
     for (const unsigned every : {2U, 3U, 7U}) {
       for (const ring_mode mode : {ring_mode::defer_taskrun, ring_mode::coop_taskrun}) {
         const auto end = in_child(

@@ -262,7 +262,7 @@ long kernel::enter(unsigned count, unsigned want, unsigned flags, const void* ar
   }
   now_ += 100 + static_cast<std::int64_t>(dice_.below(1000));
   if (dice_say(moods_.refused)) {
-    constexpr std::array errors = {EAGAIN, EBUSY, EINTR};
+    constexpr std::array errors = {EAGAIN, EBUSY, EINTR, ENOMEM};
     return -dice_.pick(errors);
   }
   const unsigned taken = submit(std::min(count, entry_tail_ - entry_head_));
