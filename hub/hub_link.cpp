@@ -2,8 +2,8 @@
 
 #include "fd_state.hpp"
 #include "syscalls.hpp"
+#include "wake_up.hpp"
 
-#include <cstdint>
 #include <system_error>
 #include <utility>
 
@@ -41,9 +41,7 @@ void hub_link::share_wake_fd(int fd) {
 void hub_link::wake() noexcept {
   std::atomic_thread_fence(std::memory_order_seq_cst);
   if (asleep_.load(std::memory_order_relaxed) && asleep_.exchange(false, std::memory_order_relaxed)) {
-    const std::uint64_t one = 1;
-    // Fails only where the count is full, and then the hub is woken anyway.
-    (void)kernel(SYS_write, wake_fd_, &one, sizeof(one));
+    wake_up(wake_fd_);
   }
 }
 

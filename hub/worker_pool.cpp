@@ -2,6 +2,7 @@
 
 #include "interrupting_signal.hpp"
 #include "syscalls.hpp"
+#include "wake_up.hpp"
 
 #include <annulet/runtime/check.hpp>
 
@@ -291,9 +292,6 @@ void worker_pool::perform(job& j, std::unique_lock<std::mutex>& lock) noexcept {
   --starting_;
 }
 
-void worker_pool::ring() const noexcept {
-  const std::uint64_t one = 1;
-  (void)kernel(SYS_write, wake_fd_, &one, sizeof(one));
-}
+void worker_pool::ring() const noexcept { wake_up(wake_fd_); }
 
 }  // namespace annulet::detail

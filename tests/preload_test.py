@@ -10,6 +10,7 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -245,6 +246,12 @@ def wrong_entered(built, act, engine):
     return [] if (status, said, error) == (*expected, "") else [f"{status}: {said!r} {error!r}"]
 
 
+def wrong_without_descriptors(built, engine):
+    status, said, error = ended((built.entered, "closes_behind"), {"ANNULET_ENGINE": engine})
+    right = status == -signal.SIGABRT and error.startswith("annulet: ") and "closed" in error
+    return [] if right else [f"{status}: {said!r} {error!r}"]
+
+
 def main(build):
     cases = Cases("preload")
     with tempfile.TemporaryDirectory(prefix="annulet-preload.") as directory:
@@ -263,6 +270,9 @@ def main(build):
         for act in ENTERED:
             for engine in ENGINES:
                 cases.add(f"a program with a hub: {act}, {engine}", wrong_entered(built, act, engine))
+        for engine in ENGINES:
+            name = f"a hub whose descriptors were closed ends the process with a word, {engine}"
+            cases.add(name, wrong_without_descriptors(built, engine))
     return cases.summary()
 
 

@@ -184,6 +184,20 @@ static int closes_all(void) {
   return 0;
 }
 
+/* What closes nothing by the names takes what the hub lives on; here while it waits to be woken. */
+static void close_behind(void* argument) {
+  (void)argument;
+  usleep(20 * 1000);
+  closefrom(3);
+}
+
+static int closes_behind(void) {
+  struct question asked = {"known", 0, 0};
+  annulet_detach(spawned(close_behind, NULL));
+  resolve(&asked);
+  return 0;
+}
+
 static int daemonizes(void) {
   int done[2];
   if (pipe(done) != 0) {
@@ -326,6 +340,7 @@ static const struct {
     {"forks", forks},
     {"daemonizes", daemonizes},
     {"closes_all", closes_all},
+    {"closes_behind", closes_behind},
     {"resolves_in_handler", resolves_in_handler},
     {"locks", locks},
     {"calls_at_exit", calls_at_exit},
