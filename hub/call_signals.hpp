@@ -76,6 +76,8 @@ class call_signals final : public watch {
 
   // The hub's wait, while there are parked calls.
   void wait(deadline until) noexcept;
+  // Signals may be pending, and it is after_look() that takes them.
+  [[nodiscard]] bool was_told() const noexcept { return told_; }
   // After each look: takes what is pending.
   void after_look() noexcept {
     if (told_) [[unlikely]] {

@@ -65,6 +65,9 @@ class engine {
   virtual void look() noexcept = 0;
   // The same, but takes in just some of what has happened, by one call. Whether there may be more.
   virtual bool glance() noexcept = 0;
+  // What a look would find, as far as that is known without asking the kernel.
+  enum class news : std::uint8_t { none, unknown, some };
+  [[nodiscard]] virtual news has_news() const noexcept = 0;
   // Hands over what changed, if anything did, and takes in nothing.
   void flush_changes() noexcept {
     if (!changed_.empty() || unsubmitted_) {
@@ -99,6 +102,8 @@ class engine {
   // engine's descriptors, in this process only. It is never used again, nor destroyed.
   virtual void leave_to_parent() noexcept = 0;
 
+  // Events and completions, ever.
+  [[nodiscard]] std::uint64_t taken_in() const noexcept { return taken_in_; }
   // What it asked of the kernel so far: hub_counts.hpp.
   struct counts {
     std::uint64_t enters = 0;
@@ -115,6 +120,7 @@ class engine {
 
   intrusive_list<watch, pending_tag> changed_;  // to be told to the kernel
   bool unsubmitted_ = false;                    // prepared, and the kernel has not taken it yet
+  std::uint64_t taken_in_ = 0;
 
  private:
   engine_info report_;

@@ -170,7 +170,7 @@ void epoll_engine::tell_refused(watch& w, int error) noexcept {
   if (error == EPERM && (wanted & ready_for_good) == 0) {
     return;
   }
-  ++told_;
+  ++taken_in_;
   if (error == EINVAL && planted(plant::failed_poll)) {
     error = ENOMEM;
   }
@@ -264,7 +264,7 @@ void epoll_engine::begin_new_set() noexcept {
 void epoll_engine::start(request& r, const operation& what) noexcept {
   auto* const call = new (std::nothrow) threaded_call(r, what, &callable_);
   if (call == nullptr) {
-    ++told_;
+    ++taken_in_;
     r.complete(io_result(-ENOMEM));
     return;
   }
@@ -293,7 +293,7 @@ void epoll_engine::make_calls() noexcept {
     auto& call = static_cast<threaded_call&>(callable_.pop_front());
     stop_waiting(call);
     if (!calls_->submit(call)) {
-      ++told_;
+      ++taken_in_;
     }
   }
 }
@@ -370,7 +370,7 @@ unsigned epoll_engine::fetch(std::optional<std::int64_t> nanoseconds, std::size_
 }
 
 void epoll_engine::dispatch(const epoll_event& event) noexcept {
-  ++told_;
+  ++taken_in_;
   if (event.data.u64 == wake_data) {
     calls_->collect();
     return;
@@ -404,9 +404,9 @@ bool epoll_engine::glance() noexcept {
 }
 
 engine::wait_end epoll_engine::wait(deadline until, const signal_mask* mask) noexcept {
-  const std::uint64_t before = told_;
+  const std::uint64_t before = taken_in_;
   flush();
-  if (told_ != before) {
+  if (taken_in_ != before) {
     fetch(0, some);
     return wait_end::at_once;
   }

@@ -38,6 +38,7 @@ class epoll_engine final : public engine {
   void cancel(request& r) noexcept override;
   void look() noexcept override;
   bool glance() noexcept override;
+  [[nodiscard]] news has_news() const noexcept override { return news::unknown; }
   void flush() noexcept override;
   using engine::wait;
   wait_end wait(deadline until, const signal_mask* mask) noexcept override;
@@ -92,7 +93,6 @@ class epoll_engine final : public engine {
   bool stale_ = false;        // an event came for nobody
   bool interrupted_ = false;  // the last call to fetch was
   refusals refusals_;         // of it
-  std::uint64_t told_ = 0;    // events and completions, ever
   slot_table<slot> slots_;
   std::vector<entry> entries_;             // by number
   static constexpr std::size_t some = 64;  // events for who runs fibers before he takes in more

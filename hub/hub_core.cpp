@@ -280,7 +280,7 @@ void hub_core::wait(deadline until) noexcept {
     glance();  // no wait, but the descriptors have their turn
   } else if (call_signals_.none()) [[likely]] {
     (void)engine_->wait(until);
-  } else {
+  } else if (!takes_in_at_once()) {
     call_signals_.wait(until);
   }
   link_->be_awake();
@@ -293,6 +293,21 @@ void hub_core::look() noexcept {
   glance();
   call_signals_.after_look();
   deliver();
+}
+
+// Whether there was something, so that nobody waits and signals need not be seen to. The ring may show work
+// that has been done already.
+bool hub_core::takes_in_at_once() noexcept {
+  const std::uint64_t before = engine_->taken_in();
+  if (engine_->has_news() == engine::news::some) {
+    glance();
+  }
+  return engine_->taken_in() != before;
+}
+
+bool hub_core::may_have_news() const noexcept {
+  return call_signals_.was_told() || has_posts() || !link_->rings.empty() || link_->dump_is_asked() ||
+         engine_->has_news() != engine::news::none;
 }
 
 // What other threads have left.

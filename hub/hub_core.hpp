@@ -72,9 +72,17 @@ class hub_core final : public idle_source {
   }
 
   [[nodiscard]] call_signals& signals() noexcept { return call_signals_; }
-  // Asked before a call of ported code parks, and before it lets others run: a handler's must not.
+  // Asked before a call of ported code parks: a handler's must not.
   [[nodiscard]] bool is_in_handler() noexcept { return handlers_.in_handler(); }
-  [[nodiscard]] bool may_breathe() noexcept { return handlers_.may_breathe() && is_in_its_process(); }
+  // For a call of ported code that need not wait, a handler's maybe: lets others run, if there are any and
+  // nobody minds.
+  void let_others_run() noexcept {
+    if (!scheduler_.others_have_turns()) {
+      scheduler_.go_on_alone();
+    } else if (handlers_.may_breathe() && is_in_its_process()) {
+      scheduler_.give_way();
+    }
+  }
   [[nodiscard]] bool dump_is_asked() const noexcept { return link_->dump_is_asked(); }
 
   // Of all calls that are under way.
@@ -119,6 +127,7 @@ class hub_core final : public idle_source {
 
   void wait(deadline until) noexcept override;
   void look() noexcept override;
+  [[nodiscard]] bool may_have_news() const noexcept override;
   [[nodiscard]] std::int64_t now() const noexcept override;
   [[nodiscard]] std::int64_t about_now() const noexcept override;
   [[nodiscard]] bool has_outside_handles() const noexcept override;
@@ -138,6 +147,7 @@ class hub_core final : public idle_source {
   void dump() noexcept;
   void run_posts() noexcept;
   void glance() noexcept;
+  [[nodiscard]] bool takes_in_at_once() noexcept;
   void end_watches() noexcept;
   void end_threads(deadline limit) noexcept;
   // Takes all off the list and hands them to each(span of watches) a batch at a time.

@@ -78,6 +78,10 @@ class ring {
     return (IO_URING_READ_ONCE(*ring_.sq.kflags) & (overflow | IORING_SQ_TASKRUN)) != 0;
   }
 
+  [[nodiscard]] bool has_completions() const noexcept {
+    return io_uring_smp_load_acquire(ring_.cq.ktail) != *ring_.cq.khead;
+  }
+
   [[nodiscard]] bool can_skip_success() const noexcept {
     return (ring_.features & IORING_FEAT_CQE_SKIP) != 0;
   }

@@ -259,7 +259,7 @@ void uring_engine::look() noexcept {
 
 bool uring_engine::glance() noexcept {
   calls_->collect();
-  const std::uint64_t before = reaped_;
+  const std::uint64_t before = taken_in_;
   reap();
   if (!ring_.needs_enter() && changed_.empty() && !unsubmitted_) {
     return false;
@@ -268,7 +268,7 @@ bool uring_engine::glance() noexcept {
   enter([&] { return ring_.run_pending(0); });
   others_came_ = true;
   reap();
-  return reaped_ != before && ring_.needs_enter();
+  return taken_in_ != before && ring_.needs_enter();
 }
 
 void uring_engine::flush() noexcept {
@@ -285,13 +285,13 @@ void uring_engine::flush() noexcept {
 }
 
 engine::wait_end uring_engine::wait(deadline until, const signal_mask* mask) noexcept {
-  const std::uint64_t before = reaped_;
+  const std::uint64_t before = taken_in_;
   if (!wake_poll_armed_) {
     arm_wake_poll();
   }
   reap();
   prepare_changes();
-  if (reaped_ != before) {
+  if (taken_in_ != before) {
     // What was prepared is handed over all the same, and what is pending in the kernel fetched. Events that
     // never cease would keep both where they are for ever: requests that are done as soon as they are
     // submitted give every wait some.
@@ -361,7 +361,7 @@ unsigned uring_engine::reap() noexcept {
   const unsigned count =
       ring_.reap([this](std::uint64_t data, int result, unsigned flags) { complete(data, result, flags); },
                  fetch_watch, fetch_rest);
-  reaped_ += count;
+  taken_in_ += count;
   return count;
 }
 

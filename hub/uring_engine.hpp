@@ -29,6 +29,14 @@ class uring_engine final : public engine {
   void cancel(request& r) noexcept override;
   void look() noexcept override;
   bool glance() noexcept override;
+  // `some` by what the ring shows. Unknown also while a thread makes a call: its end is seen by the eventfd,
+  // and that may not be polled yet.
+  [[nodiscard]] news has_news() const noexcept override {
+    if (ring_.has_completions() || ring_.needs_enter()) {
+      return news::some;
+    }
+    return changed_.empty() && !unsubmitted_ && calls_->none() ? news::none : news::unknown;
+  }
   void flush() noexcept override;
   using engine::wait;
   wait_end wait(deadline until, const signal_mask* mask) noexcept override;
@@ -102,8 +110,7 @@ class uring_engine final : public engine {
   int wake_fd_ = -1;
   std::optional<threaded_calls> calls_;
   bool wake_poll_armed_ = false;
-  std::uint64_t reaped_ = 0;  // completions, ever
-  refusals refusals_;         // of the enter
+  refusals refusals_;  // of the enter
 };
 
 }  // namespace annulet::detail

@@ -22,6 +22,8 @@ class idle_source {
   virtual void wait(deadline until) noexcept = 0;
   // Take in what has happened, without blocking. Called once in a bounded run of switches.
   virtual void look() noexcept = 0;
+  // False where a look would find nothing; and it costs much less than one.
+  [[nodiscard]] virtual bool may_have_news() const noexcept { return true; }
   // Steady nanoseconds.
   [[nodiscard]] virtual std::int64_t now() const noexcept = 0;
   // The same to within some milliseconds, for less.

@@ -242,6 +242,14 @@ void scheduler::give_way() {
   }
 }
 
+void scheduler::go_on_alone() {
+  if (options_.slow_slice != 0) {
+    end_slice();
+  }
+  begin_run();
+  breaths_ = is_interrupted() ? work_between_yields : 0;  // for throw_if_overdue
+}
+
 void scheduler::throw_if_interrupted() {
   if (is_interrupted()) [[unlikely]] {
     throw_interruption();

@@ -28,10 +28,10 @@ namespace annulet::detail {
   return static_cast<int>(result.value());
 }
 
-// Lets others run, if it is time for that, and if nobody minds (handler_finder).
-inline void breathe(hub_core& hub) noexcept {
-  if (hub.fibers().due_to_breathe(1) && hub.may_breathe()) [[unlikely]] {
-    hub.fibers().breathe_quietly(0);
+// Lets others run, if it is time for that.
+inline void breathe(hub_core& hub, std::size_t work = 1) noexcept {
+  if (hub.fibers().due_to_breathe(work)) [[unlikely]] {
+    hub.let_others_run();
   }
 }
 
@@ -114,9 +114,9 @@ template <class Ask, class Watch, class Check, class Plainly>
                                     const sigset_t* mask, Ask&& ask, Watch&& watch, Check&& check,
                                     Plainly&& plainly) noexcept {
   try {
-    if (hub.fibers().due_to_breathe(work_of_event_loop) && hub.may_breathe()) {
+    if (hub.fibers().due_to_breathe(work_of_event_loop)) {
       limit.begin();
-      hub.fibers().breathe_quietly(0);
+      hub.let_others_run();
     }
     const signal_terms signals{.mask = mask_of(mask)};
     const auto ask_and_let_in = [&] {

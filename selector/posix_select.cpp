@@ -171,26 +171,23 @@ io_result plain_select(const select_question& what, time_limit& limit) noexcept 
 
 io_result select_on(hub_core& hub, const char* name, const select_question& what,
                     time_limit& limit) noexcept {
+  const bool only_looks = limit.is_zero() && what.mask == nullptr;
+  if (only_looks || what.nfds < 0) {  // or is refused
+    breathe(hub, work_of_event_loop);
+    timespec none{};
+    return what.plain(&none);
+  }
   try {
-    const bool looks = limit.is_zero() && what.mask == nullptr;
-    const auto look = [&] {
-      timespec none{};
-      return what.plain(&none);
-    };
-    if (what.nfds < 0) {
-      return look();  // refused
-    }
     copied_sets sets;
-    if (!looks && !sets.copy(what)) {
+    if (!sets.copy(what)) {
       return io_result(-EFAULT);
     }
     const io_result found = ask_or_wait(
-        hub, name, waiter::no_descriptor, limit, what.mask,
-        [&] { return looks ? look() : sets.ask(no_signals(what.mask)); },
+        hub, name, waiter::no_descriptor, limit, what.mask, [&] { return sets.ask(no_signals(what.mask)); },
         [&](file_waits& waits) { sets.watch(waits); },
         [](const file_waits& waits) { return waits.any_was_closed() ? EBADF : 0; },
         [&] { return plain_select(what, limit); });
-    return found.ok() && !looks && !sets.tell() ? io_result(-EFAULT) : found;
+    return found.ok() && !sets.tell() ? io_result(-EFAULT) : found;
   } catch (const std::bad_alloc&) {
     return io_result(-ENOMEM);
   }

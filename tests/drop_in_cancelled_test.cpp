@@ -1,10 +1,13 @@
-// Fibers that were killed, and go on calling what waits.
+// Fibers that were killed, and go on calling what waits, or what need not.
 
 #include "support/files.hpp"
 
 #include <annulet/selector/posix.h>
 #include <annulet/hub/hub.hpp>
+#include <annulet/runtime/cancellation.hpp>
+#include <annulet/runtime/errors.hpp>
 #include <annulet/runtime/fiber.hpp>
+#include <annulet/runtime/mutex.hpp>
 
 #include <doctest/doctest.h>
 
@@ -68,4 +71,42 @@ TEST_CASE("a killed fiber that tries for ever to wait lets others run") {
     stubborn.join();
     CHECK(in_time);
   }
+}
+
+// Nobody else is there to run, so nothing is handed on; what is pending has to be told all the same.
+TEST_CASE("an expired guard is told between looks and calls of C++ that never park") {
+  annulet::hub home;
+  annulet::mutex free;
+  const auto begin = std::chrono::steady_clock::now();
+  bool told = false;
+  try {
+    const annulet::timeout guard(20ms);
+    while (std::chrono::steady_clock::now() - begin < 2s) {
+      CHECK(annulet_poll(nullptr, 0, 0) == 0);
+      free.lock();
+      free.unlock();
+    }
+  } catch (const annulet::timeout_expired&) {
+    told = true;
+  }
+  CHECK(told);
+}
+
+TEST_CASE("a fiber that killed itself ends between looks and calls of C++ that never park") {
+  annulet::hub home;
+  annulet::mutex free;
+  bool over = false;
+  annulet::fiber<void> suicidal;
+  suicidal = annulet::spawn([&] {
+    suicidal.kill();
+    const auto limit = std::chrono::steady_clock::now() + 2s;
+    while (std::chrono::steady_clock::now() < limit) {
+      CHECK(annulet_poll(nullptr, 0, 0) == 0);
+      free.lock();
+      free.unlock();
+    }
+    over = true;
+  });
+  suicidal.join();
+  CHECK_FALSE(over);
 }

@@ -9,6 +9,7 @@
 #include <annulet/selector/posix.h>
 #include <annulet/hub/hub.hpp>
 #include <annulet/runtime/fiber.hpp>
+#include <annulet/selector/selector.hpp>
 
 #include <doctest/doctest.h>
 
@@ -166,6 +167,27 @@ void touch_page(int signal) {
 }
 
 }  // namespace
+
+TEST_CASE(
+    "one that was heard while a descriptor was let go ends those that let it in, though the thread is busy") {
+  annulet::hub home;
+  const counted_signal usr1(SIGUSR1);
+  const blocked_signals here{SIGUSR1};
+  const auto quiet = make_pipe();
+  annulet::selector watching;
+  watching.register_(quiet.reader.get(), annulet::io_event::read);
+  auto parked = annulet::spawn([] { return ppoll_for(5s, &none); });
+  CHECK(ppoll_for(5ms, nullptr).result == 0);
+  CHECK(watching.select(0ms).empty());
+  ::raise(SIGUSR1);
+  watching.unregister(quiet.reader.get());  // takes in what has come, and is no look
+  const auto limit = std::chrono::steady_clock::now() + 2s;
+  while (!parked.done() && std::chrono::steady_clock::now() < limit) {
+    CHECK(annulet_poll(nullptr, 0, 0) == 0);
+  }
+  CHECK(std::chrono::steady_clock::now() < limit);
+  CHECK(interrupted(parked.get()));
+}
 
 TEST_CASE("a handler may fault, where the program handles that") {
   annulet::hub home;

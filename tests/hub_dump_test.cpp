@@ -1,5 +1,6 @@
 // What a hub tells of its fibers by itself: on a signal, of slow slices, in its counts.
 
+#include <annulet/selector/posix.h>
 #include <annulet/hub/descriptor.hpp>
 #include <annulet/hub/hub.hpp>
 #include <annulet/hub/io.hpp>
@@ -222,6 +223,20 @@ TEST_CASE("a fiber that computes for longer than the limit is reported with its 
   CHECK(has(told, "\"computes\" (spawned at "));
   CHECK(has(told, "hub_dump_test.cpp:"));
   CHECK(has(told, ") kept its thread for 0.0"));
+}
+
+TEST_CASE("a fiber that looks again and again does not keep its thread, though nobody else is there to run") {
+  const stderr_capture capture;
+  {
+    const annulet::hub hub({.slow_slice = 100ms});
+    spawn([] {
+      const auto until = std::chrono::steady_clock::now() + 300ms;
+      while (std::chrono::steady_clock::now() < until) {
+        CHECK(annulet_poll(nullptr, 0, 0) == 0);
+      }
+    }).join();
+  }
+  CHECK(capture.text().empty());
 }
 
 TEST_CASE("a hub counts what it does, and only on its own thread") {

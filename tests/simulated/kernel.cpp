@@ -123,8 +123,11 @@ void kernel::tear_down(io_uring* ring) noexcept {
 unsigned kernel::completions() const noexcept { return completion_tail_ - completion_head_; }
 
 void kernel::show_flags() noexcept {
+  const bool has_work = !due_.empty();
+  stands_ = !has_work && (stands_ || (shows_work_ && dice_say(moods_.stands)));
+  shows_work_ = has_work;
   flags_ = (overflow_.empty() ? 0U : IORING_SQ_CQ_OVERFLOW) |
-           (due_.empty() || !tells_of_work_ ? 0U : IORING_SQ_TASKRUN);
+           ((has_work || stands_) && tells_of_work_ ? IORING_SQ_TASKRUN : 0U);
 }
 
 // Behind those that have overflowed, as Linux keeps their order.

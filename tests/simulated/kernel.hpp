@@ -27,10 +27,11 @@ struct moods {
   unsigned twice = 16;        // a poll tells an event again that it has told
   unsigned ended = 16;        // a multishot poll ends with an event
   unsigned called_off = 64;   // or without one, though nobody asked for it
-  unsigned refused = 16;      // an enter fails: EAGAIN, EBUSY, EINTR
+  unsigned refused = 16;      // an enter fails: EAGAIN, EBUSY, EINTR, ENOMEM
   unsigned interrupted = 16;  // a wait
   unsigned part = 4;          // an enter takes but some of the entries; a transfer moves less than asked
   unsigned too_late = 3;      // what is cancelled or changed is being carried out
+  unsigned stands = 16;       // the flag that tells of work stays when all has been run, until there is some
 };
 
 inline constexpr std::int64_t second = 1'000'000'000;
@@ -140,6 +141,8 @@ class kernel {
   std::uint64_t trace_ = 0;
   unsigned vain_enters_ = 0;  // in a row
   bool late_ = false;
+  bool shows_work_ = false;
+  bool stands_ = false;
 
   int edges_ = -1;  // the epoll set
   std::vector<held> held_;

@@ -15,7 +15,7 @@ moods some_moods(oracle::dice& d) {
   };
   moods m;
   for (unsigned* const one : {&m.late, &m.withheld, &m.reordered, &m.twice, &m.ended, &m.called_off,
-                              &m.refused, &m.interrupted, &m.part, &m.too_late}) {
+                              &m.refused, &m.interrupted, &m.part, &m.too_late, &m.stands}) {
     *one = some(*one);
   }
   return m;
