@@ -5,6 +5,7 @@ usage: preload_test.py BUILD
 """
 
 import contextlib
+import errno
 import http.server
 import os
 import pathlib
@@ -46,6 +47,7 @@ class Built:
         found = [f"-L{self.build}", f"-L{scratch}", f"-Wl,-rpath,{self.build}:{scratch}"]
         libraries = [*found, "-lannulet-posix", "-lannulet", "-lafter"]
         self.entered = self.compile("entered.c", scratch / "entered", *libraries)
+        self.each_name = self.compile("each_name.c", scratch / "each_name", *libraries)
 
     def compile(self, source, program, *flags):
         strict = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", f"-I{self.build}/include")
@@ -246,6 +248,26 @@ def wrong_entered(built, act, engine):
     return [] if (status, said, error) == (*expected, "") else [f"{status}: {said!r} {error!r}"]
 
 
+# What a call returns that waits, and its errno, where what it waits for is done; and killed.
+WAITED = dict.fromkeys(NAMES, "1 0") | dict.fromkeys(
+    ("sleep", "usleep", "nanosleep", "clock_nanosleep", "connect", "close", "getaddrinfo"), "0 0"
+)
+KILLED = dict.fromkeys(NAMES, "-1 ECANCELED") | {
+    "sleep": "0 ECANCELED",  # seconds that were left
+    "clock_nanosleep": f"{errno.ECANCELED} 0",
+    "close": "0 0",
+}
+
+
+def wrong_names(built, how, expected, engine):
+    status, said, error = ended((built.each_name, how), {"ANNULET_ENGINE": engine})
+    lines = set(said.splitlines())
+    wanted = {f"{name} parked {result}" for name, result in expected.items()}
+    wrong = sorted(f"not expected: {line}" for line in lines - wanted)
+    missing = sorted(f"missing: {line}" for line in wanted - lines)
+    return wrong + missing + ([] if (status, error) == (0, "") else [f"{status}: {error!r}"])
+
+
 def wrong_without_descriptors(built, engine):
     status, said, error = ended((built.entered, "closes_behind"), {"ANNULET_ENGINE": engine})
     right = status == -signal.SIGABRT and error.startswith("annulet: ") and "closed" in error
@@ -271,6 +293,8 @@ def main(build):
             for engine in ENGINES:
                 cases.add(f"a program with a hub: {act}, {engine}", wrong_entered(built, act, engine))
         for engine in ENGINES:
+            cases.add(f"each name parks, {engine}", wrong_names(built, "done", WAITED, engine))
+            cases.add(f"each name is ended by a kill, {engine}", wrong_names(built, "killed", KILLED, engine))
             name = f"a hub whose descriptors were closed ends the process with a word, {engine}"
             cases.add(name, wrong_without_descriptors(built, engine))
     return cases.summary()
