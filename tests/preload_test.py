@@ -239,6 +239,10 @@ ENTERED = {
     "locks": (0, "1 0\n"),
     "calls_at_exit": (7, "at exit: 1 1\n"),
     "vforks": (0, "5 1 1\n"),
+    "is_interrupted": (0, "1 1 1\n"),
+    "blocks_signals": (0, "1 1 1\n"),
+    "execs": (1, "0\n"),  # what grep returns that finds none
+    "exits_resolving": (6, ""),
 }
 
 

@@ -198,6 +198,80 @@ static int closes_behind(void) {
   return 0;
 }
 
+static void write_later(void* fd) {
+  usleep(100 * 1000);
+  (void)!write(*(const int*)fd, "x", 1);
+}
+
+static void note_signal(int signal) { (void)signal; }
+
+/* From another process, so that no fiber runs when it comes. */
+static void send_later(int signal) {
+  const pid_t parent = getpid();
+  if (fork() == 0) {
+    usleep(50 * 1000);
+    _exit(kill(parent, signal));
+  }
+}
+
+static int is_interrupted(void) {
+  struct sigaction action = {.sa_handler = note_signal};
+  int ends[2];
+  char byte = 0;
+  if (pipe(ends) != 0) {
+    return 1;
+  }
+  struct pollfd none = {ends[0], POLLIN, 0};
+  sigaction(SIGUSR1, &action, NULL);
+  send_later(SIGUSR1);
+  const int polled = poll(&none, 1, 5000) == -1 && errno == EINTR;
+  send_later(SIGUSR1);
+  const int was_read = read(ends[0], &byte, 1) == -1 && errno == EINTR;
+  action.sa_flags = SA_RESTART;
+  sigaction(SIGUSR1, &action, NULL);
+  send_later(SIGUSR1);
+  annulet_fiber* const writer = spawned(write_later, &ends[1]);
+  const int went_on = read(ends[0], &byte, 1) == 1;
+  annulet_join(writer);
+  printf("%d %d %d\n", polled, was_read, went_on);
+  return 0;
+}
+
+static int blocks_signals(void) {
+  sigset_t all, before;
+  const struct sigaction action = {.sa_handler = note_signal};
+  sigaction(SIGUSR1, &action, NULL);
+  sigfillset(&all);
+  sigprocmask(SIG_SETMASK, &all, &before);
+  send_later(SIGUSR1);
+  const int undisturbed = poll(NULL, 0, 100) == 0;
+  const struct timespec long_time = {5, 0};
+  const int let_in = ppoll(NULL, 0, &long_time, &before) == -1 && errno == EINTR;
+  sigset_t now;
+  sigprocmask(SIG_SETMASK, NULL, &now);
+  printf("%d %d %d\n", undisturbed, let_in, sigismember(&now, SIGUSR1));
+  return 0;
+}
+
+static void become_shell(void* argument) {
+  (void)argument;
+  execl("/bin/sh", "sh", "-c", "ls -l /proc/self/fd | grep -c 'anon_inode\\|socket'", NULL);
+}
+
+static int execs(void) {
+  int times = 100;
+  spawned(beat, &times);
+  annulet_join(spawned(become_shell, NULL));
+  return 1;
+}
+
+static int exits_resolving(void) {
+  struct question asked = {"known", 1, 0};
+  spawned(resolve, &asked);
+  usleep(50 * 1000);
+  exit(6);
+}
+
 static int daemonizes(void) {
   int done[2];
   if (pipe(done) != 0) {
@@ -341,6 +415,10 @@ static const struct {
     {"daemonizes", daemonizes},
     {"closes_all", closes_all},
     {"closes_behind", closes_behind},
+    {"is_interrupted", is_interrupted},
+    {"blocks_signals", blocks_signals},
+    {"execs", execs},
+    {"exits_resolving", exits_resolving},
     {"resolves_in_handler", resolves_in_handler},
     {"locks", locks},
     {"calls_at_exit", calls_at_exit},
