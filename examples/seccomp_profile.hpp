@@ -1,0 +1,125 @@
+// A seccomp profile for a process with hubs, by libseccomp: what annulet asks of the kernel, with the C
+// library below it, and nothing else. Begin with it, and add what your own code calls.
+//
+//   example::confine({.uring = true});     // first of all: threads that exist already are not confined
+//   annulet::hub hub;
+//
+// What a ring carries out is no system call, and no filter sees it: docs/SECURITY.md says what that is.
+#pragma once
+
+#include <seccomp.h>
+
+#include <cerrno>
+#include <cstdint>
+#include <initializer_list>
+#include <memory>
+#include <system_error>
+
+namespace example {
+
+struct confinement {
+  bool uring = true;  // the engines that hubs may be on
+  bool epoll = true;
+  bool sockets = true;
+  bool files = true;       // of disks: annulet::file, and read and write of such
+  bool names = false;      // annulet_getaddrinfo: the C library reads files and asks servers
+  bool processes = false;  // annulet::process, child, run_process; and fork
+  // What a call that is not listed comes to. SCMP_ACT_LOG tells of it in the kernel's log and lets it go.
+  std::uint32_t otherwise = SCMP_ACT_ERRNO(EPERM);
+};
+
+// Memory, threads, time and signals: every process of C++ needs most of these.
+inline constexpr std::initializer_list<const char*> calls_of_runtime = {
+    "mmap",         "munmap",         "mremap",        "mprotect",        "madvise",     "mincore",
+    "brk",          "clone",          "clone3",        "set_robust_list", "rseq",        "futex",
+    "exit",         "exit_group",     "gettid",        "getpid",          "sched_yield", "sched_getaffinity",
+    "prlimit64",    "getrandom",      "clock_gettime", "clock_nanosleep", "nanosleep",   "restart_syscall",
+    "rt_sigaction", "rt_sigprocmask", "rt_sigreturn",  "rt_sigpending",   "sigaltstack", "tgkill",
+};
+// What every hub does about descriptors: its eventfd, poll(2) behind each event, drop-ins.
+inline constexpr std::initializer_list<const char*> calls_of_hub = {
+    "eventfd2",
+    "signalfd4",
+    "timerfd_create",
+    "timerfd_settime",
+    "read",
+    "readv",
+    "write",
+    "writev",
+    "preadv2",
+    "pwritev2",
+    "close",
+    "dup3",
+    "fcntl",
+    "ioctl",
+    "poll",
+    "ppoll",
+    "pselect6",
+    "statx",
+    "fstat",
+    "newfstatat",
+    "lseek",
+    "process_vm_readv",
+    "process_vm_writev",
+    "kcmp",
+};
+inline constexpr std::initializer_list<const char*> calls_of_uring = {
+    "io_uring_setup",
+    "io_uring_enter",
+    "io_uring_register",
+};
+inline constexpr std::initializer_list<const char*> calls_of_epoll = {
+    "epoll_create1", "epoll_ctl", "epoll_wait", "epoll_pwait", "epoll_pwait2",
+};
+inline constexpr std::initializer_list<const char*> calls_of_sockets = {
+    "socket",   "socketpair", "bind",        "listen",      "accept",     "accept4",
+    "connect",  "shutdown",   "getsockname", "getpeername", "getsockopt", "setsockopt",
+    "recvfrom", "recvmsg",    "recvmmsg",    "sendto",      "sendmsg",    "sendmmsg",
+};
+inline constexpr std::initializer_list<const char*> calls_of_files = {
+    "openat", "pread64", "pwrite64", "preadv", "pwritev", "fsync", "fdatasync", "ftruncate",
+};
+inline constexpr std::initializer_list<const char*> calls_of_names = {
+    "openat",
+    "uname",
+    "access",
+    "getrandom",
+};
+// The last are what a program in C calls to begin, who is confined as well.
+inline constexpr std::initializer_list<const char*> calls_of_processes = {
+    "pipe2", "execve", "wait4",       "waitid",  "pidfd_open", "pidfd_send_signal",
+    "kill",  "vfork",  "close_range", "setsid",  "setpgid",    "chdir",
+    "dup2",  "access", "openat",      "pread64", "arch_prctl", "set_tid_address",
+};
+
+// For this thread, and those that it starts from now on. Throws std::system_error.
+inline void confine(const confinement& what) {
+  const auto require = [](int result, const char* call) {
+    if (result < 0) {
+      throw std::system_error(-result, std::generic_category(), call);
+    }
+  };
+  const std::unique_ptr<void, void (*)(scmp_filter_ctx)> filter(::seccomp_init(what.otherwise),
+                                                                &::seccomp_release);
+  require(filter == nullptr ? -ENOMEM : 0, "seccomp_init");
+  const auto allow = [&](bool wanted, std::initializer_list<const char*> calls) {
+    for (const char* const name : wanted ? calls : std::initializer_list<const char*>{}) {
+      // Some architectures have fewer, as they have no poll.
+      if (const int number = ::seccomp_syscall_resolve_name(name); number >= 0) {
+        const int added = ::seccomp_rule_add(filter.get(), SCMP_ACT_ALLOW, number, 0);
+        require(added == -EEXIST ? 0 : added, name);
+      }
+    }
+  };
+  allow(true, calls_of_runtime);
+  allow(true, calls_of_hub);
+  allow(what.uring, calls_of_uring);
+  allow(what.epoll, calls_of_epoll);
+  allow(what.sockets || what.names, calls_of_sockets);
+  allow(what.files, calls_of_files);
+  allow(what.names, calls_of_names);
+  allow(what.processes, calls_of_processes);
+  require(::seccomp_load(filter.get()), "seccomp_load");
+}
+
+}  // namespace example
