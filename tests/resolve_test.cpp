@@ -26,6 +26,8 @@
 
 #include <netdb.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 using namespace std::chrono_literals;
 
@@ -308,6 +310,62 @@ TEST_CASE("those that nobody waits for any more hold up nobody") {
   server.let_go();
   CHECK(next.get() == 0);
   CHECK(server.frees(most + 1));
+}
+
+TEST_CASE("there are no more threads than that, however many resolutions nobody waits for") {
+  constexpr std::size_t most_threads = 4 * most;
+  server.hold();
+  annulet::hub home;
+  for (std::size_t begun = 0; begun < most_threads; begun += most) {
+    std::vector<annulet::fiber<int>> all;
+    for (std::size_t i = 0; i < most; ++i) {
+      all.push_back(annulet::spawn([] { return resolved("held"); }));
+    }
+    annulet::this_fiber::yield();
+    server.wait_until_asked(begun + most);
+    for (auto& one : all) {
+      one.kill();
+      one.join();
+    }
+  }
+  auto late = annulet::spawn([] {
+    const int result = resolved("late");
+    return result == EAI_SYSTEM && errno == ECANCELED;
+  });
+  auto next = annulet::spawn([] { return resolved("next"); });
+  annulet::this_fiber::sleep_for(5ms);
+  late.kill();
+  CHECK(late.get());
+  CHECK_FALSE(next.done());
+  server.let_go();
+  CHECK(next.get() == 0);
+  CHECK(server.most_asking() == most_threads);
+  CHECK(server.asked().size() == most_threads + 1);
+  CHECK(server.frees(most_threads + 1));
+}
+
+TEST_CASE("a child that is forked meanwhile resolves by a hub of its own") {
+  server.hold();
+  annulet::hub home;
+  auto asking = annulet::spawn([] { return resolved("known"); });
+  annulet::this_fiber::yield();
+  server.wait_until_asked(1);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    server.let_go();
+    if (resolved("plainly") != 0) {
+      ::_exit(1);
+    }
+    const annulet::hub its;
+    auto inside = annulet::spawn([] { return resolved("child's"); });
+    ::_exit(inside.get() == 0 && server.freed() == 2 ? 0 : 2);
+  }
+  int status = -1;
+  CHECK(::waitpid(child, &status, 0) == child);
+  CHECK(status == 0);
+  server.let_go();
+  CHECK(asking.get() == 0);
+  CHECK(server.frees(1));
 }
 
 TEST_CASE("so many at once and no more, then the others, and none that was killed before") {
