@@ -74,7 +74,7 @@ class Tree:
 
     def scripts(self):
         named = [self.root / name for name in ("dev", ".ci/run", "meson.build", "meson_options.txt")]
-        inner = [self.root / folder / "meson.build" for folder in FOLDERS]
+        inner = [path for folder in FOLDERS for path in sorted(self.root.glob(f"{folder}/**/meson.build"))]
         others = self.files(FOLDERS, (".py", ".sh", ".map"))
         return [path for path in named + inner if path.exists()] + list(others)
 
@@ -232,15 +232,18 @@ def macros(tree):
             yield f"{tree.where(path)}: no #pragma once"
 
 
+def lists_it(script, path):
+    return f"'{path}'" in script or f"'{path.with_suffix('')}'" in script
+
+
 def unlisted_files(tree):
     lists = {path.parent: path.read_text() for path in tree.scripts() if path.name == "meson.build"}
     for path in [*tree.sources(), *tree.files(["tests"], (".py",))]:
         folder = tree.root / path.relative_to(tree.root).parts[0]
         if folder.name not in LIBRARY and path.suffix != ".cpp" and not path.name.endswith("_test.py"):
             continue  # what only our own programs include needs no list
-        name = str(path.relative_to(folder))
-        stem = name.removesuffix(path.suffix)
-        if not any(f"'{spelt}'" in lists.get(folder, "") for spelt in (name, stem)):
+        places = (folder, path.parent)
+        if not any(lists_it(lists.get(place, ""), path.relative_to(place)) for place in places):
             yield f"{tree.where(path)}: no meson.build lists it"
 
 
