@@ -30,6 +30,12 @@ bool is_reset(int socket) noexcept {
   return (said_of(socket, 0) & both) == both;
 }
 
+// What else there is for a stream's next receiver is its end, or the error of one that was reset.
+bool has_bytes(int socket) noexcept {
+  int bytes = 0;
+  return !kernel(SYS_ioctl, socket, FIONREAD, &bytes).ok() || bytes != 0;
+}
+
 // Each part of a message has the sender's credentials, and its first one the descriptors.
 class repeated_control {
  public:
@@ -118,8 +124,16 @@ std::size_t receive_rest(blocking_call& waiting, int socket, remaining& left, in
   std::size_t moved = 0;
   bool whole = brought_descriptors(socket, first);
   while (!whole && !left.none() && asked(socket, SIOCATMARK) == 0) {
-    if (keeps_errors && is_reset(socket) && asked(socket, FIONREAD) == 0) {
-      break;
+    if (keeps_errors) {
+      // A try that finds no bytes would take an error that comes just then. And after an end come no bytes,
+      // so that one is asked for first.
+      const bool ended = is_shut_down(socket);  // a reset is one, too
+      if (!has_bytes(socket)) {
+        if (ended || !may_go_on(waiting)) {
+          break;
+        }
+        continue;
+      }
     }
     msghdr part = given;
     part.msg_name = nullptr;  // it is the first part's sender that is told
