@@ -73,6 +73,10 @@ int choose(const annulet_options& theirs, hub_options& chosen) noexcept {
   if (theirs.size < sizeof(theirs.size)) {
     return EINVAL;
   }
+  constexpr std::size_t largest = 4096;  // so that a size that was never set is not read to its end
+  if (theirs.size > largest) {
+    return E2BIG;
+  }
   annulet_options known{};
   const auto* const bytes = reinterpret_cast<const unsigned char*>(&theirs);
   std::memcpy(&known, bytes, std::min(theirs.size, sizeof(known)));
@@ -81,7 +85,7 @@ int choose(const annulet_options& theirs, hub_options& chosen) noexcept {
     return E2BIG;
   }
   constexpr auto longest = static_cast<std::uint64_t>(std::chrono::nanoseconds::max().count());
-  if (known.shutdown_limit > longest || known.slow_slice > longest) {
+  if (known.shutdown_limit > longest || known.slow_slice > longest || known.reserved != 0) {
     return EINVAL;
   }
   if (known.stack_size != 0) {

@@ -41,9 +41,10 @@ typedef struct annulet_options {
   uint64_t shutdown_limit; /* nanoseconds that annulet_leave waits for killed fibers */
   uint64_t slow_slice;     /* nanoseconds after which a fiber that keeps the thread is reported on stderr */
   int dump_signal;         /* on which the fibers are listed on stderr */
+  int reserved;            /* 0 */
 } annulet_options;
 /* The same with options; NULL: none. -EINVAL for one out of its bounds, -E2BIG where something is set that
- * this version does not know. */
+ * this version does not know, or the size is more than 4,096, -EAGAIN where too many hubs have a signal. */
 int annulet_enter_with(const annulet_options* options);
 /* Kills all other fibers of the thread, waits until they have ended, and gives the hub up: as annulet::hub's
  * destructor does, which ends the process where they do not end in time. -ENOENT where this thread has not

@@ -89,6 +89,12 @@ int scene_options(void) {
   options.stack_size = 1 << 20;
   options.slow_slice = UINT64_MAX;
   CHECK(annulet_enter_with(&options) == -EINVAL);
+  options.slow_slice = 0;
+  options.reserved = 1;
+  CHECK(annulet_enter_with(&options) == -EINVAL);
+  options.size = SIZE_MAX;
+  CHECK(annulet_enter_with(&options) == -E2BIG);
+  options.slow_slice = UINT64_MAX;
   options.size = offsetof(annulet_options, shutdown_limit); /* without what follows */
   CHECK(uses_much(&options) == 0);
 
