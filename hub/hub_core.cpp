@@ -77,6 +77,7 @@ hub_core::~hub_core() {
   end_threads(limit);
   link_->rings.close();
   end_watches();
+  of_caller_ = nullptr;  // a handler may call while the engine ends
   {
     const std::lock_guard no_fork(process_hub::mutex());
     engine_.reset();
@@ -84,7 +85,6 @@ hub_core::~hub_core() {
   link_->keep(std::move(by_fd_));
   link_->hub = nullptr;
   current_ = nullptr;
-  of_caller_ = nullptr;
 }
 
 hub_core& hub_core::here(const char* call) {
@@ -302,7 +302,8 @@ bool hub_core::takes_in_at_once() noexcept {
   if (engine_->has_news() == engine::news::some) {
     glance();
   }
-  return engine_->taken_in() != before;
+  // Ready also by a thread's call that has ended, which no event has told of yet.
+  return engine_->taken_in() != before || scheduler_.ready_fibers() != 0;
 }
 
 bool hub_core::may_have_news() const noexcept {

@@ -242,10 +242,7 @@ void scheduler::give_way() {
   }
 }
 
-void scheduler::go_on_alone() {
-  if (options_.slow_slice != 0) {
-    end_slice();
-  }
+void scheduler::go_on_alone() noexcept {
   begin_run();
   breaths_ = is_interrupted() ? work_between_yields : 0;  // for throw_if_overdue
 }

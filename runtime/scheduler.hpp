@@ -99,13 +99,13 @@ class scheduler {
   // The same without regard to work done.
   void give_way();
   // Whether that would have others run: one is ready, or a look outside may find something, or a timer is
-  // due. A handler may ask, whatever it has interrupted.
+  // due; or would end a slice that is measured. A handler may ask, whatever it has interrupted.
   [[nodiscard]] bool others_have_turns() const noexcept {
-    return !ready_.empty() || outside_.may_have_news() ||
+    return !ready_.empty() || options_.slow_slice != 0 || outside_.may_have_news() ||
            (!timers_.empty() && timers_.earliest() <= outside_.now());
   }
-  // What it does else.
-  void go_on_alone();
+  // What it does else. A handler may do that, too.
+  void go_on_alone() noexcept;
   // Parks the running fiber until `w` is woken or the deadline is reached, and says which; `none` for a hint,
   // after which it parks again with the same waiter, or calls stop_waiting(). Throws
   // fiber_killed, timeout_expired or deadlock, before it parks or out of the park, unless an exception
