@@ -16,8 +16,9 @@
 // after an error, which it tells, by exit(1); exit also writes what stdio had kept of the parent's. To
 // destroy what is the parent's does nothing to it, nor to its child processes. What other fibers and threads
 // held stays as it was: a lock of the program's own that another thread had may be locked for ever, as with
-// any fork. A child that comes without pthread_atfork's handlers (vfork, clone(2)) shall do nothing but exec;
-// exec inherits nothing of a hub.
+// any fork. A child that comes without pthread_atfork's handlers (vfork, clone(2)) shall do nothing but exec,
+// and make the calls of posix.h, which are the plain ones there, if it has memory of its own (_Fork); exec
+// inherits nothing of a hub.
 //
 // Calls that have no form that does not wait (disks; on epoll accept and connect on blocking sockets, ttys)
 // are made by threads of the hub's own, which block all signals. A deadline or a kill ends such a call by

@@ -6,6 +6,7 @@
 #include "dump_signal.hpp"
 #include "engine.hpp"
 #include "fd_state.hpp"
+#include "fork_mark.hpp"
 #include "hub_link.hpp"
 #include "hub_options.hpp"
 #include "process_hubs.hpp"
@@ -35,9 +36,13 @@ class hub_core final : public idle_source {
   ~hub_core() override;
 
   [[nodiscard]] static hub_core* current() noexcept { return current_; }
-  // The same for calls of ported code, which signal handlers make, too: null while the hub waits, for who
-  // calls then is a handler, and no fiber that could park.
-  [[nodiscard]] static hub_core* of_caller() noexcept { return of_caller_; }
+  // The same for calls of ported code, which signal handlers and forked children make, too. Null while the
+  // hub waits, for who calls then is a handler, and no fiber that could park; and in any child, also before
+  // it is told of (leave_to_parent).
+  [[nodiscard]] static hub_core* of_caller() noexcept {
+    hub_core* const hub = of_caller_;
+    return hub != nullptr && hub->mark_.stands() ? hub : nullptr;
+  }
   // While one lives, calls of ported code on this thread are the plain ones.
   class away {
    public:
@@ -154,6 +159,7 @@ class hub_core final : public idle_source {
   template <class Each>
   static void drain(watch_list& watches, Each&& each) noexcept;
 
+  const fork_mark mark_;
   const unsigned process_ = kernel(SYS_getpid).value();
 
   static constinit thread_local hub_core* current_;

@@ -5,9 +5,12 @@
 
 #include "oracle/run.hpp"
 #include "support/child.hpp"
+#include "support/connected_pair.hpp"
 #include "support/files.hpp"
 #include "support/forking.hpp"
+#include "support/texts.hpp"
 
+#include <annulet/selector/posix.h>
 #include <annulet/hub/close.hpp>
 #include <annulet/hub/descriptor.hpp>
 #include <annulet/hub/hub.hpp>
@@ -27,6 +30,7 @@
 
 #include <doctest/doctest.h>
 
+#include <poll.h>
 #include <unistd.h>
 #include <array>
 #include <chrono>
@@ -72,6 +76,37 @@ TEST_CASE("in the child each call on what is the parent's says so, and the kerne
   CHECK(exited(status_of(child), 0));
   flag.set();
   other.join();
+}
+
+// A handler of fork(2) that was there before the hub's has this moment, too.
+TEST_CASE("the drop-ins are the plain calls in a child that no handler of fork has seen") {
+  hub home;
+  annulet::event flag;
+  auto other = spawn([&] { flag.wait(); });
+  auto ready = spawn([] {});
+  const tcp_pair both = connected_pair();
+  const descriptor& reader = both.client;
+  const descriptor& writer = both.server;
+  write_text(writer.get(), "x");
+  const pid_t child = ::_Fork();
+  if (child == 0) {
+    verdict v;
+    char byte = 0;
+    pollfd one{reader.get(), POLLIN, 0};
+    v.holds(annulet_poll(&one, 1, 0) == 1 && one.revents == POLLIN);
+    v.holds(annulet_poll(&one, 1, -1) == 1);
+    v.holds(annulet_read(reader.get(), &byte, 1) == 1 && byte == 'x');
+    v.holds(annulet_poll(&one, 1, 0) == 0);
+    v.holds(annulet_poll(&one, 1, 10) == 0);
+    v.holds(annulet_usleep(1000) == 0);
+    v.holds(annulet_write(writer.get(), "y", 1) == 1 && annulet_read(reader.get(), &byte, 1) == 1);
+    v.holds(annulet_close(reader.get()) == 0);
+    v.leave();
+  }
+  CHECK(exited(status_of(child), 0));
+  flag.set();
+  other.join();
+  ready.join();
 }
 
 TEST_CASE("when the function of the fiber that forked returns in the child, that ends with exit(0)") {
