@@ -8,8 +8,10 @@
 #include <doctest/doctest.h>
 
 #include <array>
+#include <cerrno>
 #include <chrono>
 #include <cstring>
+#include <random>
 #include <string>
 #include <thread>
 #include <vector>
@@ -240,6 +242,37 @@ TEST_CASE("what a peer has sent before it resets is received") {
       note_recv(notes, c, both.mine.get(), 10, 0);
     });
   }
+}
+
+// The call that has received something leaves the error to the next one, whenever the reset comes.
+TEST_CASE("a reset behind the last byte is told at each moment") {
+  constexpr int resets = 500;
+  std::mt19937 random(std::random_device{}());
+  std::uniform_int_distribution<int> nanoseconds(0, 50'000);
+  same_io_in_both([&](const io_calls_of& c, scene_notes& notes) {
+    int told = 0;
+    for (int i = 0; i < resets; ++i) {
+      ends both = make_ends(kind::tcp);
+      write_text(both.mine.get(), "unread");
+      write_text(both.peer.get(), "abc");
+      std::array<char, 10> bytes{};
+      ssize_t got = 0;
+      {
+        const std::jthread peer([&both, later = std::chrono::nanoseconds(nanoseconds(random))] {
+          std::this_thread::sleep_for(1ms);  // mostly it waits by then
+          write_text(both.peer.get(), "defg");
+          const auto then = std::chrono::steady_clock::now() + later;
+          while (std::chrono::steady_clock::now() < then) {
+          }
+          both.peer.close();
+        });
+        got = c.recv(both.mine.get(), bytes.data(), bytes.size(), MSG_WAITALL);
+      }
+      errno = 0;
+      told += got == 7 && c.recv(both.mine.get(), bytes.data(), 1, 0) == -1 && errno == ECONNRESET ? 1 : 0;
+    }
+    notes.note("told", told);
+  });
 }
 
 TEST_CASE("a time for receiving that is longer than any clock is for ever") {
