@@ -205,6 +205,20 @@ def wrong_versions(installed, scratch):
     ]
 
 
+def build_c_with_cmake(installed, project):
+    (project / "in_c.c").write_text(C_PROGRAM)
+    return build_with_cmake(installed, project) / "in_c"
+
+
+def linked_twice(project):
+    """What CMake says of a program that would have the shared library and the static one."""
+    try:
+        output_of("cmake", "-DANNULET_TWICE=ON", project / "build")
+    except Failed as error:
+        return [] if "ANNULET_LIBRARY" in str(error) else [f"it says: {error}"]
+    return ["CMake found nothing amiss"]
+
+
 def unsaid_without_archive(installed, built):
     """What is left unsaid when a CMake project insists on the static library, and its file is gone."""
     archive = installed.libraries / "libannulet.a"
@@ -379,6 +393,12 @@ def check_installed(check, installed, scratch, projects):
         check(SHARED.format("CMake"), wrong_program, built / "with_shared", {"libannulet.so.0"})
         check(STATIC.format("CMake"), wrong_program, built / "with_static", set())
         check(POSIX.format("CMake"), wrong_program, built / "with_posix", BOTH)
+    name = "a project in C with CMake builds"
+    program = check.building(name, build_c_with_cmake, installed, projects / "cmake_c")
+    if program:
+        check("a program in C by CMake enters, spawns, joins and leaves", wrong_c, installed, program)
+        check("CMake refuses both libraries in one program", linked_twice, projects / "cmake_c")
+    if built:
         check("CMake says why there is no annulet::static", unsaid_without_archive, installed, built)
     check("CMake takes it for the versions that it can stand for", wrong_versions, installed, scratch)
 
