@@ -193,6 +193,19 @@ def named_otherwise(compilers):
             yield compiler, "c++20", names_in_cpp, {"read", "close"}
 
 
+def functions_of_its_own(compiler, standard):
+    """A program's own close, which becomes annulet_close unless the name is kept: the header says so."""
+    source = "int close(int);\nint close(int fd) { return fd; }\nint use(int fd) { return close(fd); }\n"
+    flags = (*STRICT, f"-std={standard}")
+    named = "close" if compiler.language == "c" else "_Z5closei"  # no C function: not to be replaced at all
+    use = "use" if compiler.language == "c" else "_Z3usei"
+    for keep, expected in (((), "annulet_close"), (("-DANNULET_KEEP_close",), "close")):
+        own = {use, expected if compiler.language == "c" else named}
+        needed, its_own = compiler.symbols(source, *flags, *keep)
+        yield from difference(own, its_own, compiler.command, *keep)
+        yield from difference(set(), needed, compiler.command, *keep)
+
+
 def seen_the_same(compiler, first_line):
     """The macros and the declarations of the system are those without our header, but for our own."""
     [source] = texts(".c", "calls")
@@ -281,6 +294,8 @@ def main(build):
     bits = [(gcc, 1 << bit) for bit in range(5)]
     cases.add("a name that is to be kept is kept, and no other", at_once(kept, bits))
     cases.add("what else has one of the names is left alone", at_once(left_alone, named_otherwise(compilers)))
+    owners = [(compiler, {"c": "c11", "c++": "c++20"}[compiler.language]) for compiler in compilers]
+    cases.add("a function of the program's own is what the header says", at_once(functions_of_its_own, owners))
     sights = [(gcc, ""), (first["c++"], ""), *((gcc, line) for line in SHOWN)]
     cases.add("a source sees what it sees without the header", at_once(seen_the_same, sights))
     cases.add("other headers may not come first", taken_too_late(gcc))

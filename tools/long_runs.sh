@@ -99,7 +99,7 @@ long_run() {
 drop_in_scenes() {
   local -i fell_short=0 lanes=4  # they wait, for the most part
   local scenes
-  for scenes in poll select epoll sleep io read write edges socket_edges sending_edges large_edges \
+  for scenes in poll select epoll sleep io read write edges io_edges socket_edges sending_edges large_edges \
     file_edges signal_edges signals memory handlers jobs; do
     ANNULET_DROP_IN_ROUNDS=100 run_tests "drop_in_$scenes" || fell_short=1
   done

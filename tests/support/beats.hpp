@@ -15,7 +15,10 @@ class beats {
   beats(const beats&) = delete;
   beats& operator=(const beats&) = delete;
 
-  [[nodiscard]] int count() const noexcept { return count_; }
+  // One in each 20 ms on average: a machine that is full, or a slow start, lets no more through.
+  [[nodiscard]] bool kept_up() const noexcept {
+    return (count_ + 1) * std::chrono::milliseconds(20) > std::chrono::steady_clock::now() - start_;
+  }
 
  private:
   void beat() {
@@ -25,6 +28,7 @@ class beats {
     }
   }
 
+  const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
   int count_ = 0;
   fiber<void> fiber_;
 };

@@ -139,12 +139,13 @@ class redis_client : public client {
 };
 
 constexpr int kinds_of_clients = 3;
+constexpr int kind_of_curl = 1;
 
 inline std::unique_ptr<client> make_client(const addresses& where, int number) {
   switch (number % kinds_of_clients) {
     case 0:
       return std::make_unique<postgres_client>(where, number);
-    case 1:
+    case kind_of_curl:
       return std::make_unique<http_client>(where, number);
     default:
       return std::make_unique<redis_client>(where, number);
