@@ -1,0 +1,341 @@
+// Two storms: events that are far more than the completion queue has room for, and signals ten thousand times
+// a second.
+//
+// ANNULET_STORM_ROUNDS says how often all descriptors fire, and ANNULET_STORM_SECONDS how long signals come.
+
+#include "oracle/run.hpp"
+#include "support/counted_signal.hpp"
+#include "support/files.hpp"
+#include "support/numbered_stream.hpp"
+#include "support/two_ends.hpp"
+
+#include <annulet/selector/posix.h>
+#include <annulet/hub/hub.hpp>
+#include <annulet/hub/io.hpp>
+#include <annulet/runtime/errors.hpp>
+#include <annulet/runtime/event.hpp>
+#include <annulet/runtime/fiber.hpp>
+#include <annulet/runtime/this_fiber.hpp>
+#include <annulet/selector/selector.hpp>
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <random>
+#include <span>
+#include <stop_token>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include <pthread.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+
+using namespace annulet::test;
+using namespace std::chrono_literals;
+using annulet::hub;
+using annulet::io_event;
+using annulet::selector;
+namespace this_fiber = annulet::this_fiber;
+using steady = std::chrono::steady_clock;
+
+namespace {
+
+// --- events ---
+
+constexpr annulet::hub_options smallest_ring{.sq_entries = 1, .cq_entries = 2};
+constexpr std::size_t for_the_rest = 300;
+
+std::size_t as_many_as_allowed() {
+  rlimit limit{};
+  require_ok(::getrlimit(RLIMIT_NOFILE, &limit), "getrlimit");
+  limit.rlim_cur = std::min<rlim_t>(limit.rlim_max, 20'000);
+  require_ok(::setrlimit(RLIMIT_NOFILE, &limit), "setrlimit");
+  return limit.rlim_cur - for_the_rest;
+}
+
+std::vector<descriptor> make_eventfds(std::size_t count) {
+  std::vector<descriptor> all(count);
+  std::ranges::generate(
+      all, [] { return descriptor(require_ok(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "eventfd")); });
+  return all;
+}
+
+void fire(const std::vector<descriptor>& all) {
+  for (const descriptor& one : all) {
+    require_ok(::eventfd_write(one.get(), 1), "eventfd_write");
+  }
+}
+
+// Here, so that all of it is due at once, or beside the hub, which takes in meanwhile.
+class firing {
+ public:
+  firing(const std::vector<descriptor>& all, bool beside) {
+    if (beside) {
+      other_ = std::jthread([&all] { fire(all); });
+    } else {
+      fire(all);
+    }
+  }
+
+ private:
+  std::jthread other_;
+};
+
+bool took_one(int fd) {
+  eventfd_t value = 0;
+  return ::eventfd_read(fd, &value) == 0 && value == 1;
+}
+
+// --- signals ---
+
+// Ten thousand times a second to this thread, as long as it lives.
+class signal_storm {
+ public:
+  explicit signal_storm(int signal) : thread_([this, signal, to = ::pthread_self()] { send(signal, to); }) {}
+
+  ~signal_storm() { stopped_.request_stop(); }
+  signal_storm(const signal_storm&) = delete;
+  signal_storm& operator=(const signal_storm&) = delete;
+  [[nodiscard]] std::uint64_t sent() const { return sent_; }
+
+ private:
+  void send(int signal, pthread_t to) {
+    auto due = steady::now();
+    while (!stopped_.stop_requested()) {
+      ::pthread_kill(to, signal);
+      ++sent_;
+      due += 100us;
+      std::this_thread::sleep_until(due);  // who is late catches up
+    }
+  }
+
+  std::atomic<std::uint64_t> sent_{0};
+  std::stop_source stopped_;
+  std::jthread thread_;
+};
+
+struct counts {
+  std::uint64_t waits = 0;
+  std::uint64_t early = 0;
+  std::uint64_t bytes = 0;
+  std::uint64_t wrong = 0;
+};
+
+// Waits until `end`, each time as long as is drawn; wait(length) says whether the time was what ended it.
+template <class Wait>
+void wait_again_and_again(counts& all, steady::time_point end, Wait wait) {
+  std::mt19937 random(std::random_device{}());
+  std::uniform_int_distribution<int> microseconds(0, 5'000);
+  while (steady::now() < end) {
+    const std::chrono::microseconds length(microseconds(random));
+    const auto begun = steady::now();
+    const bool whole = wait(length);
+    ++all.waits;
+    all.early += whole && steady::now() - begun >= length ? 0 : 1;
+  }
+}
+
+bool reads_nothing_until(int fd, annulet::deadline until) {
+  char byte = 0;
+  try {
+    (void)annulet::read(fd, annulet::mutable_buffer(&byte, 1), until);
+  } catch (const annulet::deadline_passed&) {
+    return true;
+  }
+  return false;
+}
+
+// By the calls of annulet, which throw what goes wrong.
+struct by_annulet {
+  static std::size_t read(int fd, std::span<char> into) {
+    return annulet::read(fd, annulet::mutable_buffer(into.data(), into.size()));
+  }
+  static std::size_t write(int fd, std::span<const char> from) {
+    return annulet::write(fd, annulet::const_buffer(from.data(), from.size()));
+  }
+};
+
+// By the drop-ins, which are to be begun anew after a handler with SA_RESTART.
+struct by_drop_ins {
+  static std::size_t read(int fd, std::span<char> into) {
+    return static_cast<std::size_t>(
+        require_ok(static_cast<int>(annulet_read(fd, into.data(), into.size())), "annulet_read"));
+  }
+  static std::size_t write(int fd, std::span<const char> from) {
+    return static_cast<std::size_t>(
+        require_ok(static_cast<int>(annulet_write(fd, from.data(), from.size())), "annulet_write"));
+  }
+};
+
+template <class By>
+void send_numbered(descriptor to, steady::time_point end) {
+  std::array<char, 3000> bytes{};
+  for (std::uint64_t place = 0; steady::now() < end;) {
+    number_bytes(bytes, place);
+    place += By::write(to.get(), bytes);
+  }
+}
+
+template <class By>
+void take_numbered(counts& all, int from) {
+  std::array<char, 2000> bytes{};
+  std::array<char, 2000> expected{};
+  std::uint64_t place = 0;
+  while (const std::size_t got = By::read(from, bytes)) {
+    number_bytes(expected, place);
+    all.wrong +=
+        std::equal(bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(got), expected.begin()) ? 0 : 1;
+    place += got;
+  }
+  all.bytes += place;
+}
+
+class crowd {
+ public:
+  crowd(counts& all, steady::time_point end) : all_(all), end_(end) {}
+  ~crowd() {
+    for (auto& one : fibers_) {
+      one.kill();
+    }
+  }
+  crowd(const crowd&) = delete;
+  crowd& operator=(const crowd&) = delete;
+
+  template <class Wait>
+  void waits(Wait wait) {
+    fibers_.push_back(annulet::spawn([this, wait] { wait_again_and_again(all_, end_, wait); }));
+  }
+  // Over blocking descriptors.
+  template <class By>
+  void transfers() {
+    ends both = make_ends(kind::unix_stream);
+    fibers_.push_back(annulet::spawn(
+        [this, to = std::move(both.mine)]() mutable { send_numbered<By>(std::move(to), end_); }));
+    fibers_.push_back(
+        annulet::spawn([this, from = std::move(both.peer)] { take_numbered<By>(all_, from.get()); }));
+  }
+  // Throws what one of them has ended with.
+  void join() {
+    for (auto& one : fibers_) {
+      one.get();
+    }
+  }
+
+ private:
+  counts& all_;
+  const steady::time_point end_;
+  std::vector<annulet::fiber<void>> fibers_;
+};
+
+void live_in_a_storm(int flags) {
+  const std::chrono::seconds length(oracle::from_environment("ANNULET_STORM_SECONDS", 1));
+  const counted_signal handler(SIGUSR1, flags);
+  const hub home;
+  const auto silent = make_socket_pair();
+  selector nothing;
+  nothing.register_(silent.first.get(), io_event::read);
+  annulet::event never;
+  counts all;
+  std::uint64_t sent = 0;
+  {
+    const signal_storm storm(SIGUSR1);
+    crowd fibers(all, steady::now() + length);
+    for (int i = 0; i < 4; ++i) {
+      fibers.waits([](auto time) {
+        this_fiber::sleep_for(time);
+        return true;
+      });
+      fibers.waits([&](auto time) { return !never.wait(annulet::deadline(time)); });
+      fibers.waits(
+          [&](auto time) { return reads_nothing_until(silent.first.get(), annulet::deadline(time)); });
+      fibers.transfers<by_annulet>();
+      if ((flags & SA_RESTART) != 0) {
+        fibers.transfers<by_drop_ins>();
+      }
+    }
+    fibers.waits([&](auto time) { return nothing.select(annulet::deadline(time)).empty(); });
+    fibers.join();
+    sent = storm.sent();
+  }
+  std::printf("note: %llu signals sent, %d handled; %llu waits, %llu bytes\n",
+              static_cast<unsigned long long>(sent), handler.times(),
+              static_cast<unsigned long long>(all.waits), static_cast<unsigned long long>(all.bytes));
+  CHECK(all.early == 0);
+  CHECK(all.wrong == 0);
+  CHECK(all.bytes > 0);
+  CHECK(handler.times() > static_cast<int>(sent / 20));  // several that come at a time are one
+}
+
+}  // namespace
+
+TEST_CASE("all descriptors that a process may have fire at once, and the smallest rings lose none") {
+  const auto rounds = oracle::from_environment("ANNULET_STORM_ROUNDS", 10);
+  const hub home(smallest_ring);
+  const auto all = make_eventfds(as_many_as_allowed());
+  selector registered;
+  for (const descriptor& one : all) {
+    registered.register_(one.get(), io_event::read);
+  }
+  std::uint64_t wrong = 0;
+  for (std::uint64_t round = 0; round < rounds; ++round) {
+    const firing storm(all, round % 2 == 0);
+    std::size_t told = 0;
+    while (told < all.size()) {
+      const auto ready = registered.select(10s);
+      REQUIRE_FALSE(ready.empty());
+      for (const auto& [key, events] : ready) {
+        wrong += events == io_event::read && took_one(key->fd) ? 0 : 1;
+      }
+      told += ready.size();
+    }
+  }
+  CHECK(wrong == 0);
+  CHECK(registered.select(0ms).empty());
+  std::printf("note: %zu descriptors fired %llu times\n", all.size(),
+              static_cast<unsigned long long>(rounds));
+}
+
+TEST_CASE(
+    "all fibers that may wait for a descriptor each are woken at once, and the smallest rings lose none") {
+  const auto rounds = oracle::from_environment("ANNULET_STORM_ROUNDS", 10);
+  const hub home(smallest_ring);
+  const auto all = make_eventfds(as_many_as_allowed());
+  std::vector<std::uint64_t> got(all.size());
+  std::vector<annulet::fiber<void>> readers;
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    readers.push_back(annulet::spawn([&, i] {
+      for (std::uint64_t round = 0; round < rounds; ++round) {
+        std::array<char, sizeof(eventfd_t)> value{};
+        REQUIRE(annulet::read(all[i].get(), annulet::mutable_buffer(value.data(), value.size())) ==
+                value.size());
+        ++got[i];
+      }
+    }));
+  }
+  this_fiber::yield();
+  for (std::uint64_t round = 1; round <= rounds; ++round) {
+    const firing storm(all, round % 2 == 0);
+    const auto give_up = steady::now() + 30s;
+    while (!std::ranges::all_of(got, [round](std::uint64_t each) { return each == round; })) {
+      REQUIRE(steady::now() < give_up);
+      this_fiber::sleep_for(1ms);
+    }
+  }
+  for (auto& one : readers) {
+    one.get();
+  }
+}
+
+TEST_CASE("ten thousand signals a second end no wait early, and no call by EINTR") { live_in_a_storm(0); }
+
+TEST_CASE("nor calls of ported code, where the handler has them begun anew") { live_in_a_storm(SA_RESTART); }
