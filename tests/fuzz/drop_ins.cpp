@@ -87,7 +87,7 @@ class place {
   place()
       : start_(static_cast<char*>(
             ::mmap(nullptr, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0))) {
-    ::munmap(start_ + page, page);
+    ::mprotect(start_ + page, page, PROT_NONE);
   }
   // For so many bytes.
   template <class T>
