@@ -294,7 +294,8 @@ def main(build):
     bits = [(gcc, 1 << bit) for bit in range(5)]
     cases.add("a name that is to be kept is kept, and no other", at_once(kept, bits))
     cases.add("what else has one of the names is left alone", at_once(left_alone, named_otherwise(compilers)))
-    owners = [(compiler, {"c": "c11", "c++": "c++20"}[compiler.language]) for compiler in compilers]
+    newest = {"c": "c11", "c++": "c++20"}
+    owners = [(compiler, newest[compiler.language]) for compiler in compilers]
     cases.add("a function of the program's own is what the header says", at_once(functions_of_its_own, owners))
     sights = [(gcc, ""), (first["c++"], ""), *((gcc, line) for line in SHOWN)]
     cases.add("a source sees what it sees without the header", at_once(seen_the_same, sights))

@@ -1,7 +1,7 @@
 # The long runs of ./dev, for hours. Part of it, and not run by itself.
 
 battery() {
-  local rows=(races wait_races close churn oracle models fibers forks storms simulation timing drop_ins
+  local rows=(races wait_races close churn oracle models fibers forks storms soak simulation timing drop_ins
     drop_in_scenes ported unchanged repeat repeat_busy suites_busy refused)
   local chosen=
   local sorts=(any ring epoll refused)  # the ladder is for every ./dev test
@@ -60,6 +60,7 @@ long_run() {
     fibers) ANNULET_FIBERS=1000000 run_tests stack_memory || fell_short=1 ;;
     forks) ANNULET_FORKS=1000 run_tests fork || fell_short=1 ;;
     storms) ANNULET_STORM_ROUNDS=1000 ANNULET_STORM_SECONDS=60 run_tests storms || fell_short=1 ;;
+    soak) ANNULET_SOAK_CONNECTIONS=4000 ANNULET_SOAK_SECONDS=1800 run_tests soak || fell_short=1 ;;
     simulation) ANNULET_SIMULATION_STEPS=100000000 run_tests simulation || fell_short=1 ;;
     timing) ANNULET_TIMING_ROUNDS=10000 run_tests timing || fell_short=1 ;;
     drop_ins)
