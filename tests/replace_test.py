@@ -296,7 +296,8 @@ def main(build):
     cases.add("what else has one of the names is left alone", at_once(left_alone, named_otherwise(compilers)))
     newest = {"c": "c11", "c++": "c++20"}
     owners = [(compiler, newest[compiler.language]) for compiler in compilers]
-    cases.add("a function of the program's own is what the header says", at_once(functions_of_its_own, owners))
+    named = "a function of the program's own is what the header says"
+    cases.add(named, at_once(functions_of_its_own, owners))
     sights = [(gcc, ""), (first["c++"], ""), *((gcc, line) for line in SHOWN)]
     cases.add("a source sees what it sees without the header", at_once(seen_the_same, sights))
     cases.add("other headers may not come first", taken_too_late(gcc))
