@@ -43,6 +43,9 @@ class hub_core final : public idle_source {
     hub_core* const hub = of_caller_;
     return hub != nullptr && hub->mark_.stands() ? hub : nullptr;
   }
+  // For libannulet-posix, which may be of another build and knows nothing of what a hub is made of: false
+  // where of_caller() is null but for a child that was not told of.
+  [[nodiscard]] static bool may_have_caller() noexcept { return of_caller_ != nullptr; }
   // While one lives, calls of ported code on this thread are the plain ones.
   class away {
    public:
@@ -115,9 +118,9 @@ class hub_core final : public idle_source {
   // The whole, and parks until no request is in flight any more. Nothing interrupts it.
   void prepare_close_and_wait(fd_state& file);
 
-  // One that the hub has for itself: no business of who closes all that there is.
+  // One that the hub has for itself: no business of who closes all that there is. A child has none.
   [[nodiscard]] bool owns(int fd) const noexcept {
-    return fd >= 0 && (engine_->owns(fd) || link_->owns(fd) || call_signals_.owns(fd));
+    return mark_.stands() && fd >= 0 && (engine_->owns(fd) || link_->owns(fd) || call_signals_.owns(fd));
   }
   // False in the child of a vfork, which runs on this memory with descriptors of its own.
   [[nodiscard]] bool is_in_its_process() const noexcept { return kernel(SYS_getpid).value() == process_; }

@@ -66,7 +66,7 @@ class plain_call {
 
 template <call_name name, auto drop_in, class... Args>
 auto call(Args... arguments) {
-  if (hub_core::of_caller() == nullptr) [[likely]] {
+  if (!hub_core::may_have_caller()) [[likely]] {
     return plain_call<name, drop_in>::get()(arguments...);
   }
   return drop_in(arguments...);

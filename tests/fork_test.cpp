@@ -83,7 +83,8 @@ TEST_CASE("the drop-ins are the plain calls in a child that no handler of fork h
   hub home;
   annulet::event flag;
   auto other = spawn([&] { flag.wait(); });
-  auto ready = spawn([] {});
+  bool ran = false;
+  auto ready = spawn([&] { ran = true; });
   const tcp_pair both = connected_pair();
   const descriptor& reader = both.client;
   const descriptor& writer = both.server;
@@ -101,6 +102,13 @@ TEST_CASE("the drop-ins are the plain calls in a child that no handler of fork h
     v.holds(annulet_usleep(1000) == 0);
     v.holds(annulet_write(writer.get(), "y", 1) == 1 && annulet_read(reader.get(), &byte, 1) == 1);
     v.holds(annulet_close(reader.get()) == 0);
+    v.holds(!ran);  // nobody parked
+    for (int fd = 3; fd < 1024; ++fd) {
+      (void)annulet_close(fd);  // the hub has none here that are its own
+    }
+    v.holds(descriptors_that_are("io_uring") == 0);
+    v.holds(descriptors_that_are("eventpoll") == 0);
+    v.holds(descriptors_that_are("eventfd") == 0);
     v.leave();
   }
   CHECK(exited(status_of(child), 0));
