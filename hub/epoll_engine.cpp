@@ -1,6 +1,7 @@
 #include "epoll_engine.hpp"
 
 #include "syscalls.hpp"
+#include "wake_up.hpp"
 
 #include <annulet/runtime/check.hpp>
 #include <annulet_plants.hpp>
@@ -15,7 +16,6 @@
 
 #include <fcntl.h>
 #include <poll.h>
-#include <sys/eventfd.h>
 #include <time.h>
 
 namespace annulet::detail {
@@ -56,12 +56,15 @@ epoll_engine::epoll_engine() {
     throw_refused(set.error(), "epoll_create1");
   }
   epoll_fd_ = static_cast<int>(set.value());
-  wake_fd_ = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  if (const int error = wake_fd_ < 0 ? errno : add_wake_fd(epoll_fd_); error != 0) {
+  const io_result wakes = make_wake_fd();
+  if (!wakes.ok()) {
     (void)kernel(SYS_close, epoll_fd_);
-    if (wake_fd_ >= 0) {
-      (void)kernel(SYS_close, wake_fd_);
-    }
+    throw_refused(wakes.error(), "eventfd for wake-ups");
+  }
+  wake_fd_ = static_cast<int>(wakes.value());
+  if (const int error = add_wake_fd(epoll_fd_); error != 0) {
+    (void)kernel(SYS_close, epoll_fd_);
+    (void)kernel(SYS_close, wake_fd_);
     throw_refused(error, "eventfd for wake-ups");
   }
   calls_.emplace(wake_fd_);

@@ -31,7 +31,7 @@ void hub_link::leave_to_parent() noexcept {
 
 // A duplicate: a poster may still write when the engine, and its descriptor, have gone.
 void hub_link::share_wake_fd(int fd) {
-  const auto made = kernel(SYS_fcntl, fd, F_DUPFD_CLOEXEC, 0);
+  const auto made = duplicate_wake_fd(fd);
   if (!made.ok()) {
     throw std::system_error(made.error(), std::generic_category(), "annulet: hub: a descriptor for wake-ups");
   }

@@ -1,6 +1,7 @@
 #include "uring_engine.hpp"
 
 #include "syscalls.hpp"
+#include "wake_up.hpp"
 
 #include <annulet/runtime/check.hpp>
 #include <annulet_plants.hpp>
@@ -11,7 +12,6 @@
 #include <utility>
 
 #include <poll.h>
-#include <sys/eventfd.h>
 
 namespace annulet::detail {
 
@@ -26,10 +26,11 @@ constexpr std::uint16_t ring_mask(std::uint16_t mask) noexcept {
 }  // namespace
 
 uring_engine::uring_engine(const hub_options& options) : ring_(options, info_) {
-  wake_fd_ = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  if (wake_fd_ < 0) {
-    throw std::system_error(errno, std::generic_category(), "annulet: hub: eventfd for wake-ups");
+  const io_result made = make_wake_fd();
+  if (!made.ok()) {
+    throw std::system_error(made.error(), std::generic_category(), "annulet: hub: eventfd for wake-ups");
   }
+  wake_fd_ = static_cast<int>(made.value());
   calls_.emplace(wake_fd_);
 }
 

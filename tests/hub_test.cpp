@@ -1,5 +1,6 @@
 #include "support/child.hpp"
 #include "support/cpu_time.hpp"
+#include "support/descriptor_limit.hpp"
 #include "support/files.hpp"
 #include "support/probe_watch.hpp"
 #include "support/signals.hpp"
@@ -16,8 +17,10 @@
 #include <atomic>
 #include <csignal>
 #include <cstdlib>
+#include <filesystem>
 #include <limits>
 #include <string>
+#include <system_error>
 #include <thread>
 
 #include <pthread.h>
@@ -88,6 +91,23 @@ TEST_CASE("the largest and the smallest queues are accepted") {
     CHECK(hub.engine_report().sq_entries == sq);
     CHECK(hub.engine_report().cq_entries == cq);
   }
+}
+
+// So that a program that has closed it and opens files of its own is not written to.
+TEST_CASE("what wakes a hub has a number that a program reaches late") {
+  if (allow_descriptors(20'000) < 1024) {
+    return;
+  }
+  const hub home;
+  std::size_t far = 0;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
+    std::error_code gone;
+    if (std::filesystem::read_symlink(entry.path(), gone) == "anon_inode:[eventfd]") {
+      CHECK(std::stoi(entry.path().filename()) >= 768);
+      ++far;
+    }
+  }
+  CHECK(far >= 2);  // the hub's, and that of its handles
 }
 
 TEST_CASE("an option out of its range is refused by name, and a hub can be made afterwards") {

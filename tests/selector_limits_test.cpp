@@ -1,6 +1,7 @@
 // Bad input, and the ends of what a process may have: each refusal is a clear error that leaves the selector
 // as it was, and up to the limit everything works.
 #include "support/apart.hpp"
+#include "support/descriptor_limit.hpp"
 #include "support/selecting.hpp"
 #include "support/texts.hpp"
 
@@ -236,17 +237,8 @@ TEST_CASE("a selector needs a hub, and says so once its hub has ended") {
 
 namespace {
 
-// Lets this process have so many descriptors, or as many as it may.
-rlim_t set_limit(rlim_t wanted) {
-  rlimit files{};
-  require_ok(::getrlimit(RLIMIT_NOFILE, &files), "getrlimit");
-  files.rlim_cur = std::min(wanted, files.rlim_max);
-  require_ok(::setrlimit(RLIMIT_NOFILE, &files), "setrlimit");
-  return files.rlim_cur;
-}
-
 std::vector<socket_pair> pairs_up_to_the_limit() {
-  const rlim_t most = set_limit(20'000);
+  const rlim_t most = allow_descriptors(20'000);
   std::vector<socket_pair> pairs((most - open_descriptors() - 50) / 2);
   std::generate(pairs.begin(), pairs.end(), [] { return make_socket_pair(); });
   return pairs;
@@ -336,7 +328,7 @@ TEST_CASE("the smallest rings lose no event") {
 
 TEST_CASE("numbers above 1024 and up to the limit are numbers like others") {
   CHECK(run_apart([] {
-          const int most = static_cast<int>(set_limit(20'000));
+          const int most = static_cast<int>(allow_descriptors(20'000));
           hub home;
           selector sel;
           for (const int number : {1023, 1024, 1025, 4097, most - 1}) {
@@ -361,7 +353,7 @@ TEST_CASE("a process that has used up its descriptors can make, use and close se
   CHECK(run_apart([] {
           hub home;
           const socket_pair pair = make_socket_pair();
-          set_limit(static_cast<rlim_t>(pair.second.get()) + 1);
+          allow_descriptors(static_cast<rlim_t>(pair.second.get()) + 1);
           while (::dup(0) >= 0) {
           }
           selector sel;
@@ -386,7 +378,7 @@ TEST_CASE("more descriptors registered than the process may still ask poll about
           for (const auto& pair : pairs) {
             sel.register_(pair.first, io_event::write);
           }
-          set_limit(7);
+          allow_descriptors(7);
           return sel.select().size() == pairs.size() && look(sel).size() == pairs.size() ? 0 : 1;
         }) == 0);
 }
