@@ -1,15 +1,20 @@
-// What poll and select are asked, and what they said, for two of them to be held against each other.
+// What poll, select and an epoll set are asked, and what they said, for two of them to be held against each
+// other.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
+#include <set>
 #include <string>
 #include <vector>
 
 #include <poll.h>
+#include <sys/epoll.h>
 #include <sys/select.h>
 
 namespace oracle {
@@ -82,5 +87,40 @@ struct select_question {
     return found;
   }
 };
+
+// --- an epoll set's: each event with its descriptor, in order
+
+inline constexpr std::size_t most_events = 128;  // more files than a machine has
+
+template <class Call>
+answer events_of(Call&& call) {
+  std::array<epoll_event, most_events> events{};
+  answer said{result_of(call(events.data(), static_cast<int>(events.size()))), {}};
+  for (int i = 0; i < said.result; ++i) {
+    const epoll_event& one = events[static_cast<std::size_t>(i)];
+    said.written.push_back(std::uint64_t{one.events} << 32 | static_cast<std::uint32_t>(one.data.fd));
+  }
+  std::ranges::sort(said.written);
+  return said;
+}
+
+inline int descriptor_of(std::uint64_t event) { return static_cast<int>(static_cast<std::uint32_t>(event)); }
+inline std::set<int> descriptors_of(const answer& said) {
+  std::set<int> all;
+  std::ranges::transform(said.written, std::inserter(all, all.end()), descriptor_of);
+  return all;
+}
+// Of the events that only one of them has.
+inline std::vector<int> descriptors_in_one(const answer& one, const answer& other) {
+  std::vector<std::uint64_t> events;
+  std::ranges::set_symmetric_difference(one.written, other.written, std::back_inserter(events));
+  std::vector<int> all;
+  std::ranges::transform(events, std::back_inserter(all), descriptor_of);
+  return all;
+}
+
+inline answer plain_events(int set) {
+  return events_of([set](epoll_event* events, int most) { return ::epoll_wait(set, events, most, 0); });
+}
 
 }  // namespace oracle
