@@ -1,6 +1,7 @@
 // A hub on which nothing happens costs nothing, whatever waits on it.
 
 #include "support/cpu_time.hpp"
+#include "support/descriptor_limit.hpp"
 #include "support/files.hpp"
 
 #include <annulet/hub/hub.hpp>
@@ -36,6 +37,7 @@ constexpr auto limit = watched_for / 100;  // of CPU time: 1 %
 class hung_up_crowd {
  public:
   hung_up_crowd() {
+    allow_descriptors(20'000);
     std::vector<descriptor> peers;
     for (std::size_t i = 0; i < hung_up; ++i) {
       auto [mine, peer] = make_socket_pair();

@@ -5,6 +5,9 @@
 #include <annulet/runtime/event.hpp>
 #include <annulet/runtime/fiber.hpp>
 
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
 #include <functional>
 #include <future>
 #include <thread>
@@ -14,13 +17,21 @@ namespace annulet::test {
 
 class hub_of_its_own {
  public:
-  // Runs in a fiber there, which is killed in the end, and then all that are left with it.
+  // Runs in a fiber there, which is killed in the end, and then all that are left with it. What it throws
+  // ends the process: nobody would hear of it.
   explicit hub_of_its_own(std::function<void()> live)
       : thread_([this, live = std::move(live)] {
           hub home;
           event over;
           began_.set_value({home.handle(), &over});
-          auto first = spawn(live);
+          auto first = spawn([live] {
+            try {
+              live();
+            } catch (const std::exception& e) {
+              std::fprintf(stderr, "hub_of_its_own: %s\n", e.what());
+              std::abort();
+            }
+          });
           over.wait();
           first.kill();
           first.join();
