@@ -2,7 +2,9 @@
 
 #include <annulet/runtime/check.hpp>
 
+#include <array>
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
 #include <stdexcept>
 #include <string>
@@ -128,10 +130,8 @@ ring::ring(const hub_options& options, engine_info& info) {
     for (unsigned i = 0; i < ring_.sq.ring_entries; ++i) {
       ring_.sq.array[i] = i;
     }
-    // A child must not reach the parent's requests through inherited memory. Refused only where there is no
-    // fork to fear.
-    io_uring_ring_dontfork(&ring_);
     register_itself(info);
+    confine(info);
     no_iowait_ = (ring_.features & feature_no_iowait) != 0 ? enter_no_iowait : 0;
     if (no_iowait_ != 0) {
       info.features.emplace_back("no iowait");
@@ -176,12 +176,14 @@ void ring::set_up(const hub_options& options, engine_info& info) {
       continue;
     }
     io_uring_params params{};
-    params.flags = s.flags | IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP;
+    params.flags = s.flags | IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP | IORING_SETUP_R_DISABLED;
     params.cq_entries = options.cq_entries;
     engine_info made{"io_uring", s.names, {}, {}, 0, 0};  // before there is a ring, for memory may run out
     const int error = -io_uring_queue_init_params(options.sq_entries, &ring_, &params);
     if (error == 0) {
-      (void)io_uring_ring_dontfork(&ring_);  // a child must not reach it
+      // A child must not reach the parent's requests through inherited memory. Refused only where there is no
+      // fork to fear.
+      (void)io_uring_ring_dontfork(&ring_);
       if constexpr (built_in == sanitizer::thread) {
         for_each_page(__tsan_acquire);
       }
@@ -212,6 +214,32 @@ void ring::register_itself(engine_info& info) {
     refuse("io_uring_register", -registered, info);
   }
   info.refused.push_back("io_uring_register of the ring: " + in_words(-registered));
+}
+
+// From here on the ring carries out what the engine asks for and nothing else, whoever gets at its memory.
+void ring::confine(const engine_info& info) {
+  constexpr std::array requests = {
+      IORING_OP_NOP,    IORING_OP_POLL_ADD, IORING_OP_POLL_REMOVE, IORING_OP_READV, IORING_OP_WRITEV,
+      IORING_OP_ACCEPT, IORING_OP_CONNECT,  IORING_OP_FSYNC,       IORING_OP_STATX, IORING_OP_ASYNC_CANCEL};
+  std::array<io_uring_restriction, requests.size() + 2> allowed{};
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    allowed[i].opcode = IORING_RESTRICTION_SQE_OP;
+    allowed[i].sqe_op = static_cast<std::uint8_t>(requests[i]);
+  }
+  allowed[requests.size()].opcode = IORING_RESTRICTION_SQE_FLAGS_ALLOWED;
+  allowed[requests.size()].sqe_flags = IOSQE_ASYNC | IOSQE_CQE_SKIP_SUCCESS;
+  allowed.back().opcode = IORING_RESTRICTION_REGISTER_OP;
+  allowed.back().register_op = IORING_UNREGISTER_RING_FDS;  // its end
+  // By hand, for liburing 2.3 forgets to export its own.
+  const int fd = ring_.ring_fd;
+  int error =
+      kernel(SYS_io_uring_register, fd, IORING_REGISTER_RESTRICTIONS, allowed.data(), allowed.size()).error();
+  if (error == 0) {
+    error = kernel(SYS_io_uring_register, fd, IORING_REGISTER_ENABLE_RINGS, nullptr, 0).error();
+  }
+  if (error != 0) {
+    refuse("io_uring_register", error, info);
+  }
 }
 
 // A filter may allow the set-up and refuse the enter, or pretend that it was made.

@@ -143,6 +143,7 @@ class ring {
   // Of all that is shared with the kernel.
   void for_each_page(void (*fn)(void* page)) const noexcept;
   void register_itself(engine_info& info);
+  void confine(const engine_info& info);
   void try_nop(const engine_info& info);
   int enter(unsigned want, unsigned flags, __kernel_timespec* timeout, const signal_mask* mask) noexcept;
 

@@ -21,6 +21,7 @@
 #include <system_error>
 #include <vector>
 
+#include <linux/io_uring.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -183,7 +184,7 @@ TEST_CASE("a kernel that cannot register the ring, or has no room for it, serves
   }
   for (const int error : {EINVAL, EBUSY, ENOMEM}) {
     const auto end = in_child([error] {
-      refuse({SCMP_SYS(io_uring_register)}, error);
+      refuse_where(SCMP_SYS(io_uring_register), 1, IORING_REGISTER_RING_FDS, error);
       ::unsetenv("ANNULET_ENGINE");
       hub home;
       const engine_info& report = home.engine_report();
@@ -191,6 +192,24 @@ TEST_CASE("a kernel that cannot register the ring, or has no room for it, serves
              report.refused[0].find(::strerrorname_np(error)) != std::string::npos && everything_works(home);
     });
     CHECK_MESSAGE(end.exit == 0, end.said);
+  }
+}
+
+TEST_CASE("a kernel that cannot hold a ring to what it is asked for has hubs on epoll") {
+  if (!has_io_uring() || std::getenv("ANNULET_ENGINE") != nullptr) {
+    return;
+  }
+  for (const unsigned operation : {IORING_REGISTER_RESTRICTIONS, IORING_REGISTER_ENABLE_RINGS}) {
+    CAPTURE(operation);
+    const auto end = in_child(
+        [operation] {
+          refuse_where(SCMP_SYS(io_uring_register), 1, operation, EINVAL);
+          return falls_back();
+        },
+        15);
+    CAPTURE(end.said);
+    CHECK(end.exit == 0);
+    CHECK(end.says("refused: io_uring_register: EINVAL"));
   }
 }
 
@@ -327,7 +346,8 @@ TEST_CASE("a ring whose descriptor somebody closed ends the process with words")
   }
   const auto end = in_child(
       [] {
-        refuse({SCMP_SYS(io_uring_register)}, EINVAL);  // a registered ring needs no descriptor
+        refuse_where(SCMP_SYS(io_uring_register), 1, IORING_REGISTER_RING_FDS,
+                     EINVAL);  // a registered ring needs no descriptor
         hub_options options;
         options.engine = engine_choice::uring;
         hub home(options);

@@ -173,7 +173,21 @@ void kernel::answer(const io_uring_sqe& entry, int result) noexcept {
   }
 }
 
+// Each request has to be one that the hub has said it will make.
+void kernel::restrict_to(const io_uring_restriction* all, std::size_t count) noexcept {
+  for (const io_uring_restriction& one : std::span(all, count)) {
+    if (one.opcode == IORING_RESTRICTION_SQE_OP) {
+      allowed_.set(one.sqe_op);
+    } else if (one.opcode == IORING_RESTRICTION_SQE_FLAGS_ALLOWED) {
+      allowed_flags_ = one.sqe_flags;
+    }
+  }
+}
+
 void kernel::take(const io_uring_sqe& entry) noexcept {
+  if (!allowed_.test(entry.opcode) || (entry.flags & ~allowed_flags_) != 0) {
+    return answer(entry, -EACCES);
+  }
   switch (entry.opcode) {
     case IORING_OP_NOP:
       return answer(entry, 0);
@@ -329,6 +343,12 @@ long kernel::call(long number, const long* a) noexcept {
   if (number == SYS_io_uring_enter) {
     return enter(static_cast<unsigned>(a[1]), static_cast<unsigned>(a[2]), static_cast<unsigned>(a[3]),
                  reinterpret_cast<const void*>(a[4]), static_cast<std::size_t>(a[5]));
+  }
+  if (number == SYS_io_uring_register) {
+    if (a[1] == IORING_REGISTER_RESTRICTIONS) {
+      restrict_to(reinterpret_cast<const io_uring_restriction*>(a[2]), static_cast<std::size_t>(a[3]));
+    }
+    return 0;
   }
   const long result = annulet::detail::enter_kernel(number, a[0], a[1], a[2], a[3], a[4], a[5]);
   switch (number) {

@@ -13,6 +13,7 @@
 
 #include <liburing.h>
 
+#include <bitset>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -102,6 +103,7 @@ class kernel {
 
   long enter(unsigned count, unsigned want, unsigned flags, const void* argument, std::size_t size) noexcept;
   long await(unsigned want, std::int64_t limit) noexcept;
+  void restrict_to(const io_uring_restriction* all, std::size_t count) noexcept;
   unsigned submit(unsigned count) noexcept;
   void take(const io_uring_sqe& entry) noexcept;
   void take_poll(const io_uring_sqe& entry) noexcept;
@@ -164,6 +166,8 @@ class kernel {
   unsigned entry_mask_ = 0;
   unsigned completion_mask_ = 0;
   int ring_fd_ = -1;
+  std::bitset<256> allowed_;  // requests
+  unsigned allowed_flags_ = 0;
   bool tells_of_work_ = true;
 };
 
