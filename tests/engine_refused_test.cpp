@@ -346,8 +346,8 @@ TEST_CASE("a ring whose descriptor somebody closed ends the process with words")
   }
   const auto end = in_child(
       [] {
-        refuse_where(SCMP_SYS(io_uring_register), 1, IORING_REGISTER_RING_FDS,
-                     EINVAL);  // a registered ring needs no descriptor
+        // A registered ring needs no descriptor.
+        refuse_where(SCMP_SYS(io_uring_register), 1, IORING_REGISTER_RING_FDS, EINVAL);
         hub_options options;
         options.engine = engine_choice::uring;
         hub home(options);

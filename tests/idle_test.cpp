@@ -7,7 +7,6 @@
 #include <annulet/hub/hub.hpp>
 #include <annulet/runtime/event.hpp>
 #include <annulet/runtime/fiber.hpp>
-#include <annulet/runtime/fiber_group.hpp>
 #include <annulet/runtime/this_fiber.hpp>
 #include <annulet/selector/selector.hpp>
 

@@ -398,7 +398,7 @@ def check_installed(check, installed, scratch, projects):
     if program:
         check("a program in C by CMake enters, spawns, joins and leaves", wrong_c, installed, program)
         check("CMake refuses both libraries in one program", linked_twice, projects / "cmake_c")
-    if built:
+    if built:  # the last, for it takes the archive away
         check("CMake says why there is no annulet::static", unsaid_without_archive, installed, built)
     check("CMake takes it for the versions that it can stand for", wrong_versions, installed, scratch)
 

@@ -14,6 +14,7 @@
 
 #include <annulet/runtime/errors.hpp>
 #include <annulet/runtime/sanitizer.hpp>
+#include <annulet/runtime/scope.hpp>
 
 #include <doctest/doctest.h>
 
@@ -23,13 +24,10 @@
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
-#include <memory>
 #include <span>
-#include <vector>
 
 using namespace annulet::test;
 using namespace std::chrono_literals;
-using annulet::fiber;
 using annulet::spawn;
 namespace this_fiber = annulet::this_fiber;
 using steady = std::chrono::steady_clock;
@@ -93,7 +91,7 @@ void say(soak& all, annulet::descriptor& conn, std::size_t size) {
   (void)::shutdown(conn.fileno(), SHUT_WR);
 }
 
-// How many bytes came back, each the right one, before the end. Throws where that is an error.
+// Until the end: each byte that comes back is the right one for its place. Throws where the end is an error.
 void hear(soak& all, annulet::descriptor& conn, std::size_t& place) {
   std::array<char, longest_piece> bytes, expected;
   while (const std::size_t got = conn.recv(bytes, patience)) {
@@ -104,48 +102,46 @@ void hear(soak& all, annulet::descriptor& conn, std::size_t& place) {
   }
 }
 
-void converse(soak& all) {
-  using treatment = rough_proxy::treatment;
-  const treatment how = all.dice.one_in(8) ? treatment::cut : treatment::alone;
-  const std::size_t size = 1 + all.dice.below(longest);
-  annulet::descriptor conn = connection_to(all.proxy.port());
-  const char first = static_cast<char>(how);
-  conn.write_all({&first, 1}, patience);
-  auto speaker = spawn([&] {
-    try {
-      say(all, conn, size);
-    } catch (const annulet::deadline_passed&) {
-      throw;
-    } catch (const std::system_error&) {
-      REQUIRE(how == treatment::cut);
-    }
-  });
-  std::size_t place = 0;
+using treatment = rough_proxy::treatment;
+
+// What is cut may end in the middle; that anything takes too long is wrong all the same.
+template <class Talk>
+void until_cut(treatment how, Talk talk) {
   try {
-    hear(all, conn, place);
+    talk();
   } catch (const annulet::deadline_passed&) {
     throw;
   } catch (const std::system_error&) {
     REQUIRE(how == treatment::cut);
   }
-  speaker.get();
+}
+
+void converse(soak& all) {
+  const treatment how = all.dice.one_in(8) ? treatment::cut : treatment::alone;
+  const std::size_t size = 1 + all.dice.below(longest);
+  annulet::descriptor conn = connection_to(all.proxy.port());
+  const char first = static_cast<char>(how);
+  conn.write_all({&first, 1}, patience);
+  std::size_t place = 0;
+  annulet::scope([&](annulet::fiber_group& speaker) {
+    speaker.spawn([&] { until_cut(how, [&] { say(all, conn, size); }); });
+    until_cut(how, [&] { hear(all, conn, place); });
+  });
   REQUIRE((how == treatment::cut || place == size));
   ++(place == size ? all.whole : all.cut);
 }
 
 // Each converses once at least, and until `end` again.
 void run(soak& all, std::size_t connections, steady::time_point end) {
-  std::vector<fiber<void>> clients;
-  for (std::size_t i = 0; i < connections; ++i) {
-    clients.push_back(spawn([&all, end] {
-      do {
-        converse(all);
-      } while (steady::now() < end);
-    }));
-  }
-  for (auto& client : clients) {
-    client.get();
-  }
+  annulet::scope([&](annulet::fiber_group& clients) {
+    for (std::size_t i = 0; i < connections; ++i) {
+      clients.spawn([&all, end] {
+        do {
+          converse(all);
+        } while (steady::now() < end);
+      });
+    }
+  });
 }
 
 struct belongings {

@@ -15,7 +15,7 @@
 #include <annulet/hub/io.hpp>
 #include <annulet/runtime/errors.hpp>
 #include <annulet/runtime/event.hpp>
-#include <annulet/runtime/fiber.hpp>
+#include <annulet/runtime/scope.hpp>
 #include <annulet/runtime/this_fiber.hpp>
 #include <annulet/selector/selector.hpp>
 
@@ -96,17 +96,15 @@ bool took_one(int fd) {
 // Ten thousand times a second to this thread, as long as it lives.
 class signal_storm {
  public:
-  explicit signal_storm(int signal) : thread_([this, signal, to = ::pthread_self()] { send(signal, to); }) {}
-
-  ~signal_storm() { stopped_.request_stop(); }
-  signal_storm(const signal_storm&) = delete;
-  signal_storm& operator=(const signal_storm&) = delete;
+  explicit signal_storm(int signal)
+      : thread_(
+            [this, signal, to = ::pthread_self()](const std::stop_token& over) { send(over, signal, to); }) {}
   [[nodiscard]] std::uint64_t sent() const { return sent_; }
 
  private:
-  void send(int signal, pthread_t to) {
+  void send(const std::stop_token& over, int signal, pthread_t to) {
     auto due = steady::now();
-    while (!stopped_.stop_requested()) {
+    while (!over.stop_requested()) {
       ::pthread_kill(to, signal);
       ++sent_;
       due = std::max(due + 100us, steady::now());  // what it could not send in time it leaves out
@@ -115,7 +113,6 @@ class signal_storm {
   }
 
   std::atomic<std::uint64_t> sent_{0};
-  std::stop_source stopped_;
   std::jthread thread_;
 };
 
@@ -195,41 +192,23 @@ void take_numbered(counts& all, int from) {
   all.bytes += place;
 }
 
-class crowd {
- public:
-  crowd(counts& all, steady::time_point end) : all_(all), end_(end) {}
-  ~crowd() {
-    for (auto& one : fibers_) {
-      one.kill();
-    }
-  }
-  crowd(const crowd&) = delete;
-  crowd& operator=(const crowd&) = delete;
+// What goes on in a storm, until `end`.
+struct crowd {
+  annulet::fiber_group& fibers;
+  counts& all;
+  steady::time_point end;
 
   template <class Wait>
   void waits(Wait wait) {
-    fibers_.push_back(annulet::spawn([this, wait] { wait_again_and_again(all_, end_, wait); }));
+    fibers.spawn([&all = all, end = end, wait] { wait_again_and_again(all, end, wait); });
   }
   // Over blocking descriptors.
   template <class By>
   void transfers() {
     ends both = make_ends(kind::unix_stream);
-    fibers_.push_back(annulet::spawn(
-        [this, to = std::move(both.mine)]() mutable { send_numbered<By>(std::move(to), end_); }));
-    fibers_.push_back(
-        annulet::spawn([this, from = std::move(both.peer)] { take_numbered<By>(all_, from.get()); }));
+    fibers.spawn([end = end, to = std::move(both.mine)]() mutable { send_numbered<By>(std::move(to), end); });
+    fibers.spawn([&all = all, from = std::move(both.peer)] { take_numbered<By>(all, from.get()); });
   }
-  // Throws what one of them has ended with.
-  void join() {
-    for (auto& one : fibers_) {
-      one.get();
-    }
-  }
-
- private:
-  counts& all_;
-  const steady::time_point end_;
-  std::vector<annulet::fiber<void>> fibers_;
 };
 
 void live_in_a_storm(int flags) {
@@ -244,22 +223,23 @@ void live_in_a_storm(int flags) {
   std::uint64_t sent = 0;
   {
     const signal_storm storm(SIGUSR1);
-    crowd fibers(all, steady::now() + length);
-    for (int i = 0; i < 4; ++i) {
-      fibers.waits([](auto time) {
-        this_fiber::sleep_for(time);
-        return true;
-      });
-      fibers.waits([&](auto time) { return !never.wait(annulet::deadline(time)); });
-      fibers.waits(
-          [&](auto time) { return reads_nothing_until(silent.first.get(), annulet::deadline(time)); });
-      fibers.transfers<by_annulet>();
-      if ((flags & SA_RESTART) != 0) {
-        fibers.transfers<by_drop_ins>();
+    annulet::scope([&](annulet::fiber_group& fibers) {
+      crowd living{fibers, all, steady::now() + length};
+      for (int i = 0; i < 4; ++i) {
+        living.waits([](auto time) {
+          this_fiber::sleep_for(time);
+          return true;
+        });
+        living.waits([&](auto time) { return !never.wait(annulet::deadline(time)); });
+        living.waits(
+            [&](auto time) { return reads_nothing_until(silent.first.get(), annulet::deadline(time)); });
+        living.transfers<by_annulet>();
+        if ((flags & SA_RESTART) != 0) {
+          living.transfers<by_drop_ins>();
+        }
       }
-    }
-    fibers.waits([&](auto time) { return nothing.select(annulet::deadline(time)).empty(); });
-    fibers.join();
+      living.waits([&](auto time) { return nothing.select(annulet::deadline(time)).empty(); });
+    });
     sent = storm.sent();
   }
   std::printf("note: %llu signals sent, %d handled; %llu waits, %llu bytes\n",
@@ -305,29 +285,27 @@ TEST_CASE("thousands of fibers that wait are woken at once, and the smallest rin
   const hub home(smallest_ring);
   const auto all = make_eventfds(as_many_as_allowed());
   std::vector<std::uint64_t> got(all.size());
-  std::vector<annulet::fiber<void>> readers;
-  for (std::size_t i = 0; i < all.size(); ++i) {
-    readers.push_back(annulet::spawn([&, i] {
-      for (std::uint64_t round = 0; round < rounds; ++round) {
-        std::array<char, sizeof(eventfd_t)> value{};
-        REQUIRE(annulet::read(all[i].get(), annulet::mutable_buffer(value.data(), value.size())) ==
-                value.size());
-        ++got[i];
-      }
-    }));
-  }
-  this_fiber::yield();
-  for (std::uint64_t round = 1; round <= rounds; ++round) {
-    const firing storm(all, round % 2 == 0);
-    const auto give_up = steady::now() + 30s;
-    while (!std::ranges::all_of(got, [round](std::uint64_t each) { return each == round; })) {
-      REQUIRE(steady::now() < give_up);
-      this_fiber::sleep_for(1ms);
+  annulet::scope([&](annulet::fiber_group& readers) {
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      readers.spawn([&, i] {
+        for (std::uint64_t round = 0; round < rounds; ++round) {
+          std::array<char, sizeof(eventfd_t)> value{};
+          REQUIRE(annulet::read(all[i].get(), annulet::mutable_buffer(value.data(), value.size())) ==
+                  value.size());
+          ++got[i];
+        }
+      });
     }
-  }
-  for (auto& one : readers) {
-    one.get();
-  }
+    this_fiber::yield();
+    for (std::uint64_t round = 1; round <= rounds; ++round) {
+      const firing storm(all, round % 2 == 0);
+      const auto give_up = steady::now() + 30s;
+      while (!std::ranges::all_of(got, [round](std::uint64_t each) { return each == round; })) {
+        REQUIRE(steady::now() < give_up);
+        this_fiber::sleep_for(1ms);
+      }
+    }
+  });
 }
 
 TEST_CASE("ten thousand signals a second end no wait early, and no call by EINTR") { live_in_a_storm(0); }

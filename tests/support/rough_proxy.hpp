@@ -9,6 +9,7 @@
 #include <annulet/hub/descriptor.hpp>
 #include <annulet/hub/io.hpp>
 #include <annulet/runtime/fiber.hpp>
+#include <annulet/runtime/scope.hpp>
 #include <annulet/runtime/this_fiber.hpp>
 
 #include <array>
@@ -70,9 +71,10 @@ class rough_proxy {
         if (static_cast<treatment>(how) == treatment::cut) {
           left = dice_.below(most_before_cut);
         }
-        auto back = spawn([&] { forward(server, client, left); });
-        forward(client, server, left);
-        back.join();
+        scope([&](fiber_group& back) {
+          back.spawn([&] { forward(server, client, left); });
+          forward(client, server, left);
+        });
       }
     } catch (const std::system_error&) {
       // The client, or the server, has gone.
