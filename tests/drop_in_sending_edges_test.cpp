@@ -126,9 +126,10 @@ TEST_CASE("the time for sending begins anew with each part that a Unix socket ta
         set_option(both.mine.get(), SO_SNDBUF, 16384);
         set_option(both.peer.get(), SO_RCVBUF, 16384);
       }
-      set_limit(both.mine.get(), SO_SNDTIMEO, on_tcp ? 50ms : 200ms);
-      const std::vector<char> much(on_tcp ? 16 << 20 : 1 << 20);
-      const slow_reader reader(both.peer.get(), on_tcp ? 16384 : 65536, on_tcp ? 5ms : 20ms);
+      // All of it takes longer than the limit, and each part far less, also where the reader is kept waiting.
+      set_limit(both.mine.get(), SO_SNDTIMEO, on_tcp ? 50ms : 900ms);
+      const std::vector<char> much(on_tcp ? 16 << 20 : 3 << 19);
+      const slow_reader reader(both.peer.get(), on_tcp ? 16384 : 65536, on_tcp ? 5ms : 65ms);
       const auto wrote = c.write(both.mine.get(), much.data(), much.size());
       notes.note("all of it", wrote == static_cast<ssize_t>(much.size()));
       notes.note("some of it", wrote > 0);
