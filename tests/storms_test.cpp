@@ -7,10 +7,9 @@
 #include "support/counted_signal.hpp"
 #include "support/descriptor_limit.hpp"
 #include "support/files.hpp"
-#include "support/numbered_stream.hpp"
+#include "support/numbered_transfers.hpp"
 #include "support/two_ends.hpp"
 
-#include <annulet/selector/posix.h>
 #include <annulet/hub/hub.hpp>
 #include <annulet/hub/io.hpp>
 #include <annulet/runtime/errors.hpp>
@@ -24,14 +23,12 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
-#include <cerrno>
 #include <chrono>
 #include <csignal>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <random>
-#include <span>
 #include <stop_token>
 #include <thread>
 #include <utility>
@@ -147,51 +144,6 @@ bool reads_nothing_until(int fd, annulet::deadline until) {
   return false;
 }
 
-// By the calls of annulet, which throw what goes wrong.
-struct by_annulet {
-  static std::size_t read(int fd, std::span<char> into) {
-    return annulet::read(fd, annulet::mutable_buffer(into.data(), into.size()));
-  }
-  static std::size_t write(int fd, std::span<const char> from) {
-    return annulet::write(fd, annulet::const_buffer(from.data(), from.size()));
-  }
-};
-
-// By the drop-ins, which are to be begun anew after a handler with SA_RESTART.
-struct by_drop_ins {
-  static std::size_t read(int fd, std::span<char> into) {
-    return static_cast<std::size_t>(
-        require_ok(static_cast<int>(annulet_read(fd, into.data(), into.size())), "annulet_read"));
-  }
-  static std::size_t write(int fd, std::span<const char> from) {
-    return static_cast<std::size_t>(
-        require_ok(static_cast<int>(annulet_write(fd, from.data(), from.size())), "annulet_write"));
-  }
-};
-
-template <class By>
-void send_numbered(descriptor to, steady::time_point end) {
-  std::array<char, 3000> bytes{};
-  for (std::uint64_t place = 0; steady::now() < end;) {
-    number_bytes(bytes, place);
-    place += By::write(to.get(), bytes);
-  }
-}
-
-template <class By>
-void take_numbered(counts& all, int from) {
-  std::array<char, 2000> bytes{};
-  std::array<char, 2000> expected{};
-  std::uint64_t place = 0;
-  while (const std::size_t got = By::read(from, bytes)) {
-    number_bytes(expected, place);
-    all.wrong +=
-        std::equal(bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(got), expected.begin()) ? 0 : 1;
-    place += got;
-  }
-  all.bytes += place;
-}
-
 // What goes on in a storm, until `end`.
 struct crowd {
   annulet::fiber_group& fibers;
@@ -206,8 +158,14 @@ struct crowd {
   template <class By>
   void transfers() {
     ends both = make_ends(kind::unix_stream);
-    fibers.spawn([end = end, to = std::move(both.mine)]() mutable { send_numbered<By>(std::move(to), end); });
-    fibers.spawn([&all = all, from = std::move(both.peer)] { take_numbered<By>(all, from.get()); });
+    fibers.spawn([end = end, to = std::move(both.mine)] {
+      (void)send_numbered<By>(to.get(), [end] { return steady::now() < end; });
+    });
+    fibers.spawn([&all = all, from = std::move(both.peer)] {
+      const taken_bytes taken = take_numbered<By>(from.get(), [] {});
+      all.bytes += taken.count;
+      all.wrong += taken.wrong_calls;
+    });
   }
 };
 
