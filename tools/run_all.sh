@@ -112,6 +112,8 @@ run_side_by_side() {
   done
 }
 
+declare -i all_passed=0 all_failed=0 all_skipped=0  # in all that was run so far
+
 # run_all ROUNDS: each of `runs`, so many times. False where something failed, or nothing was run.
 run_all() {
   mkdir -p "$build/logs"
@@ -147,6 +149,7 @@ run_all() {
   fi
 
   exec {ends}>&-
+  all_passed+=passed all_failed+=failed all_skipped+=skipped
 
   # Once more, where the last lines are all that anybody sees.
   if [[ $failed -gt 0 ]]; then printf '%s\n' '' 'What failed:' "${failures[@]:0:40}"; fi
