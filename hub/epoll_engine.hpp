@@ -73,6 +73,8 @@ class epoll_engine final : public engine {
   [[nodiscard]] std::uint32_t interest_of(const entry& at) noexcept;
   [[nodiscard]] int hand_over(int fd, entry& at) noexcept;
   [[nodiscard]] int control(int operation, int fd, const entry& at) noexcept;
+  [[nodiscard]] static std::size_t all() noexcept;
+  [[nodiscard]] static std::size_t some() noexcept;
   // How many events came. A limit of nullopt waits for one, however long.
   unsigned fetch(std::optional<std::int64_t> nanoseconds, std::size_t most,
                  const signal_mask* mask = nullptr) noexcept;
@@ -94,9 +96,9 @@ class epoll_engine final : public engine {
   bool interrupted_ = false;  // the last call to fetch was
   refusals refusals_;         // of it
   slot_table<slot> slots_;
-  std::vector<entry> entries_;             // by number
-  static constexpr std::size_t some = 64;  // events for who runs fibers before he takes in more
-  std::array<epoll_event, 512> events_;
+  std::vector<entry> entries_;                     // by number
+  static constexpr std::size_t most_events = 512;  // taken in at once
+  std::array<epoll_event, most_events> events_;
   intrusive_list<worker_pool::job> callable_;  // calls whose descriptor may be ready
   std::optional<threaded_calls> calls_;
 };

@@ -24,6 +24,8 @@ enum class plant {
   left_early,           // a call is left before its request has completed
   unsaid_sleep,         // the hub sleeps, and others do not know that they have to wake it
   forgotten_candidate,  // an event is not noted with its key
+
+  narrow_events,  // no bug: epoll tells of one event at a time
 };
 
 constexpr bool planted(plant) noexcept { return false; }

@@ -25,8 +25,9 @@ enum class plant {
   left_early,
   unsaid_sleep,
   forgotten_candidate,
+  narrow_events,
 };
-inline constexpr std::size_t plants = 18;
+inline constexpr std::size_t plants = 19;
 
 // How often a switched-on plant strikes: every n-th time; 0 is off. One thread.
 inline std::array<unsigned, plants> plant_every{};
