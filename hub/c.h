@@ -47,8 +47,9 @@ typedef struct annulet_options {
  * this version does not know, or the size is more than 4,096, -EAGAIN where too many hubs have a signal. */
 int annulet_enter_with(const annulet_options* options);
 /* Kills all other fibers of the thread, waits until they have ended, and gives the hub up: as annulet::hub's
- * destructor does, which ends the process where they do not end in time. -ENOENT where this thread has not
- * entered, -EPERM in another fiber than the one that did. */
+ * destructor does, which ends the process where they do not end in time. A thread that ends without it leaves
+ * hub and fibers behind for good. -ENOENT where this thread has not entered, -EPERM in another fiber than the
+ * one that did. */
 int annulet_leave(void);
 
 /* A new fiber calls run(argument); it starts when this one parks or yields. `fiber` gets a handle, for one

@@ -27,6 +27,9 @@
  * wait for it at once: POLLNVAL for poll, EBADF for the others. (A thread's poll would go on waiting for the
  * file, and so does a fiber for one that another hub closes.)
  *
+ *   Any of them but a close that need not wait may let other fibers run, also where it finds at once what it
+ * wants: so hold no pthread mutex over one.
+ *
  *   A signal's handler makes plain calls: one that has to wait stops the thread, for whom the handler has
  * interrupted must not find that others ran meanwhile. (One that blocks no signal, not even its own, is not
  * known for a handler while fibers run.) It must not close what fibers wait for.
