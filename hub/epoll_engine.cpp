@@ -322,10 +322,9 @@ void epoll_engine::stop_waiting(threaded_call& call) noexcept {
 
 // --- from the kernel
 
-// So many events are taken in at once.
-std::size_t epoll_engine::all() noexcept { return planted(plant::narrow_events) ? 1 : most_events; }
-// Or so many, by who runs fibers before it takes in more.
-std::size_t epoll_engine::some() noexcept { return planted(plant::narrow_events) ? 1 : 64; }
+std::size_t epoll_engine::events_a_look() noexcept { return planted(plant::narrow_events) ? 1 : most_events; }
+// Fewer, for fibers run before more are taken in.
+std::size_t epoll_engine::events_a_wait() noexcept { return planted(plant::narrow_events) ? 1 : 64; }
 
 io_result epoll_engine::wait_for_events(std::optional<std::int64_t> nanoseconds, int most,
                                         const signal_mask* mask) noexcept {
@@ -402,20 +401,20 @@ void epoll_engine::look() noexcept {
   unsigned rounds = 0;
   do {
     flush();  // in a round too: a new set has to be told of everything before it can tell of anything
-  } while (fetch(0, all()) == all() && ++rounds <= slots_.size() / all() + 1);
+  } while (fetch(0, events_a_look()) == events_a_look() && ++rounds <= slots_.size() / events_a_look() + 1);
 }
 
 bool epoll_engine::glance() noexcept {
   calls_->tend();  // where fibers are always ready nothing else does
   flush();
-  return fetch(0, some()) == some();
+  return fetch(0, events_a_wait()) == events_a_wait();
 }
 
 engine::wait_end epoll_engine::wait(deadline until, const signal_mask* mask) noexcept {
   const std::uint64_t before = taken_in_;
   flush();
   if (taken_in_ != before) {
-    fetch(0, some());
+    fetch(0, events_a_wait());
     return wait_end::at_once;
   }
   until = calls_->limit(until);
@@ -424,7 +423,7 @@ engine::wait_end epoll_engine::wait(deadline until, const signal_mask* mask) noe
     const std::int64_t now = until.is_past() ? 0 : clock_now();
     limit = until.nanoseconds() > now ? until.nanoseconds() - now : 0;  // it may be any number
   }
-  fetch(limit, some(), mask);
+  fetch(limit, events_a_wait(), mask);
   return interrupted_ ? wait_end::interrupted : wait_end::over;
 }
 

@@ -73,8 +73,8 @@ class epoll_engine final : public engine {
   [[nodiscard]] std::uint32_t interest_of(const entry& at) noexcept;
   [[nodiscard]] int hand_over(int fd, entry& at) noexcept;
   [[nodiscard]] int control(int operation, int fd, const entry& at) noexcept;
-  [[nodiscard]] static std::size_t all() noexcept;
-  [[nodiscard]] static std::size_t some() noexcept;
+  [[nodiscard]] static std::size_t events_a_look() noexcept;
+  [[nodiscard]] static std::size_t events_a_wait() noexcept;
   // How many events came. A limit of nullopt waits for one, however long.
   unsigned fetch(std::optional<std::int64_t> nanoseconds, std::size_t most,
                  const signal_mask* mask = nullptr) noexcept;
