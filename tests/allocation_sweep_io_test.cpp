@@ -119,7 +119,7 @@ const std::array of_descriptors = {
     scene{"read, write on a socket", [] { transfer(test::kind::unix_stream); }},
     scene{"read, write on a pipe", [] { transfer(test::kind::pipe); }},
     scene{"read, write on a terminal", [] { transfer(test::kind::pty); }},
-    scene{"open, pread, pwrite, statx, fdatasync", use_a_file},
+    scene{"open, pread, pwrite, statx, fdatasync", use_a_file, true},
     scene{"accept, connect", connect_and_accept},
     scene{"close", close_while_waited_for},
     scene{"descriptor",
@@ -135,14 +135,15 @@ const std::array of_descriptors = {
             const auto other = make_pipe();
             annulet::dup2(other.reader.get(), both.first.get());
           }},
-    scene{"offload", [] { require(offload([] { return 7; }) == 7, "its result came"); }},
+    scene{"offload", [] { require(offload([] { return 7; }) == 7, "its result came"); }, true},
     scene{"signal_set", wait_for_a_signal},
     scene{"post", post_to_a_hub},
     scene{"run_process",
           [] {
             const auto done = run_process({.command = {"echo", "hello"}}, {}, 10s);
             require(done.status.success() && done.output == "hello\n", "it said hello");
-          }},
+          },
+          true},
 };
 
 void register_and_select() {

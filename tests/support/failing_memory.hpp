@@ -23,6 +23,8 @@ class failing_memory {
   failing_memory(const failing_memory&) = delete;
   failing_memory& operator=(const failing_memory&) = delete;
 
+  static inline std::atomic<std::size_t> mappings_refused{0};
+
   [[nodiscard]] static bool has_failed() noexcept { return left < 0; }
   [[nodiscard]] static bool fails_now() noexcept {
     std::ptrdiff_t now = left;
@@ -92,6 +94,7 @@ void* __real_mmap(void* at, std::size_t length, int protection, int flags, int f
 
 void* __wrap_mmap(void* at, std::size_t length, int protection, int flags, int fd, off_t offset) {
   if (annulet::test::failing_memory::fails_now()) {
+    ++annulet::test::failing_memory::mappings_refused;
     errno = ENOMEM;
     return MAP_FAILED;
   }

@@ -14,9 +14,7 @@
 
 #include <liburing.h>
 
-#include <algorithm>
 #include <array>
-#include <atomic>
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
@@ -123,7 +121,8 @@ class faulty_kernel {
     if (transfers && entry.fd == disk_ && dice_.one_in(2)) {
       fates_[entry.user_data] = dice_.one_in(2) ? fate::cut_short : fate::cancelled;
     }
-    if (entry.opcode == IORING_OP_POLL_ADD && dice_.one_in(4)) {
+    const bool lasts = (entry.len & IORING_POLL_ADD_MULTI) != 0;
+    if (entry.opcode == IORING_OP_POLL_ADD && lasts && dice_.one_in(4)) {
       entry.len &= ~IORING_POLL_ADD_MULTI;
       fates_[entry.user_data] = dice_.one_in(2) ? fate::ended : fate::ended_by_cancelling;
     }
