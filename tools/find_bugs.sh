@@ -49,6 +49,7 @@ fewer_rounds=(
   ANNULET_CHURN_CONNECTIONS=1600
   ANNULET_CLOSE_AT_ONCE_ROUNDS=4000
   ANNULET_CLOSE_ROUNDS=200
+  ANNULET_FAULT_OPERATIONS=20000
   ANNULET_MESSAGES=20000
   ANNULET_MODEL_STEPS=20000
   ANNULET_ORACLE_OPERATIONS=40000
@@ -204,7 +205,8 @@ choose_runs() {
 # find_bugs TOOL [NAME]
 find_bugs() {
   [[ $# -le 2 ]] || refuse "$1 takes one name, not $(($# - 1))"
-  local packages options sorts=(any ring epoll)
+  local packages options sorts=("${sorts[@]}")
+  keep_sorts any ring epoll
   choose_tool "$1"
   unset ANNULET_ENGINE ANNULET_RING_MODE
   install_missing "${packages[@]}"
