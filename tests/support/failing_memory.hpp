@@ -1,6 +1,6 @@
 // Memory of which one piece is refused: the n-th that operator new or mmap is asked for, by whichever thread.
 // Counts what is in use besides. Replaces the program's operators: for one source of a program, which is
-// linked with --wrap=mmap.
+// linked with --wrap=mmap64, as mmap is called where offsets have 64 bits.
 #pragma once
 
 #include <atomic>
@@ -90,14 +90,14 @@ inline constexpr std::size_t usual = alignof(std::max_align_t);
 
 extern "C" {
 
-void* __real_mmap(void* at, std::size_t length, int protection, int flags, int fd, off_t offset);
+void* __real_mmap64(void* at, std::size_t length, int protection, int flags, int fd, off_t offset);
 
-void* __wrap_mmap(void* at, std::size_t length, int protection, int flags, int fd, off_t offset) {
+void* __wrap_mmap64(void* at, std::size_t length, int protection, int flags, int fd, off_t offset) {
   if (annulet::test::failing_memory::fails_now()) {
     ++annulet::test::failing_memory::mappings_refused;
     errno = ENOMEM;
     return MAP_FAILED;
   }
-  return __real_mmap(at, length, protection, flags, fd, offset);
+  return __real_mmap64(at, length, protection, flags, fd, offset);
 }
 }
