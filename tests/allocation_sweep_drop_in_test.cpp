@@ -11,8 +11,10 @@
 
 #include <array>
 #include <cerrno>
+#include <csignal>
 #include <new>
 
+#include <fcntl.h>
 #include <netdb.h>
 #include <poll.h>
 #include <sys/epoll.h>
@@ -104,10 +106,90 @@ void spawn_from_c() {
 char byte = 'x';
 iovec vector{&byte, 1};
 
+const timespec ten_seconds{10, 0};
+const sigset_t no_mask{};
+
+int ppoll_one(int fd) {
+  pollfd one{fd, POLLIN, 0};
+  return annulet_ppoll(&one, 1, &ten_seconds, &no_mask);
+}
+
+int pselect_one(int fd) {
+  fd_set set;
+  FD_ZERO(&set);
+  FD_SET(fd, &set);
+  return annulet_pselect(fd + 1, &set, nullptr, nullptr, &ten_seconds, &no_mask);
+}
+
+void wait_for_epoll_with_masks() {
+  wait_for_a_byte([](int fd) {
+    const test::descriptor set(require_ok(::epoll_create1(EPOLL_CLOEXEC), "epoll_create1"));
+    epoll_event event{EPOLLIN, {}};
+    require_ok(::epoll_ctl(set.get(), EPOLL_CTL_ADD, fd, &event), "epoll_ctl");
+    const int first = annulet_epoll_pwait(set.get(), &event, 1, 10'000, &no_mask);
+    return first == 1 ? annulet_epoll_pwait2(set.get(), &event, 1, &ten_seconds, &no_mask) : first;
+  });
+}
+
+void sleep_by_clocks() {
+  const timespec moment{0, 1000};
+  had(annulet_nanosleep(&moment, nullptr), "it slept");
+  errno = annulet_clock_nanosleep(CLOCK_BOOTTIME, 0, &moment, nullptr);
+  had(errno == 0 ? 0 : -1, "it slept");
+}
+
+void accept_and_connect() {
+  const auto listener = test::make_tcp_listener();
+  require_ok(::fcntl(listener.socket.get(), F_SETFL, 0), "fcntl");  // blocking
+  const sockaddr_in address = test::loopback(listener.port);
+  scope([&](fiber_group& other) {
+    other.spawn([&] {
+      const int accepted = had(annulet_accept(listener.socket.get(), nullptr, nullptr), "it accepted");
+      require(annulet_close(accepted) == 0, "it was open");
+    });
+    const test::descriptor socket(require_ok(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), "socket"));
+    had(annulet_connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)),
+        "it connected");
+    test::reset_on_close(socket.get());
+  });
+}
+
+void end_fibers_from_c() {
+  const auto waits = [](void*) { (void)annulet_usleep(10'000'000); };
+  annulet_fiber* killed = nullptr;
+  annulet_fiber* let_go = nullptr;
+  int result = annulet_spawn(waits, nullptr, &killed);
+  if (result == 0) {
+    (void)annulet_yield();
+    require(annulet_kill(killed) == 0 && annulet_join(killed) == 0, "it was killed");
+    result = annulet_spawn([](void*) {}, nullptr, &let_go);
+  }
+  if (result == -ENOMEM) {
+    throw std::bad_alloc();
+  }
+  require(result == 0 && annulet_detach(let_go) == 0 && annulet_yield() == 0, "it went its way");
+}
+
 const std::array of_ported_code = {
     scene{"annulet_poll", [] { wait_for_a_byte(poll_many); }},
     scene{"annulet_select", [] { wait_for_a_byte(select_one); }},
     scene{"annulet_epoll_wait", [] { wait_for_a_byte(wait_for_epoll); }},
+    scene{"annulet_ppoll", [] { wait_for_a_byte(ppoll_one); }},
+    scene{"annulet_pselect", [] { wait_for_a_byte(pselect_one); }},
+    scene{"annulet_epoll_pwait, annulet_epoll_pwait2", wait_for_epoll_with_masks},
+    scene{"annulet_nanosleep, annulet_clock_nanosleep", sleep_by_clocks},
+    scene{"annulet_accept, annulet_connect, annulet_close", accept_and_connect},
+    scene{"annulet_recv, annulet_send",
+          [] {
+            exchange([](int fd) { return annulet_recv(fd, &byte, 1, 0); },
+                     [](int fd) { return annulet_send(fd, &byte, 1, 0); });
+          }},
+    scene{"annulet_recvfrom, annulet_sendto",
+          [] {
+            exchange([](int fd) { return annulet_recvfrom(fd, &byte, 1, 0, nullptr, nullptr); },
+                     [](int fd) { return annulet_sendto(fd, &byte, 1, 0, nullptr, 0); });
+          }},
+    scene{"annulet_kill, annulet_detach, annulet_yield", end_fibers_from_c},
     scene{"annulet_usleep", [] { had(annulet_usleep(10), "it slept"); }},
     scene{"annulet_read, annulet_write",
           [] {

@@ -8,6 +8,8 @@
 #include <annulet/hub/hub.hpp>
 #include <annulet/hub/io.hpp>
 #include <annulet/hub/offload.hpp>
+#include <annulet/hub/process.hpp>
+#include <annulet/hub/run_on_all_cores.hpp>
 #include <annulet/hub/run_process.hpp>
 #include <annulet/hub/signal_set.hpp>
 #include <annulet/runtime/event.hpp>
@@ -19,12 +21,18 @@
 #include <doctest/doctest.h>
 
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
+#include <cstddef>
+#include <exception>
+#include <span>
 #include <string>
 #include <string_view>
 #include <system_error>
+#include <thread>
+#include <vector>
 
 #include <fcntl.h>
 #include <sys/socket.h>
@@ -104,6 +112,23 @@ void wait_for_a_signal() {
   require(both.wait(10s).has_value(), "the signal came");
 }
 
+// On threads of their own, for this one has a hub.
+void run_two_hubs() {
+  std::exception_ptr error;
+  std::atomic<int> ran = 0;
+  std::thread([&] {
+    try {
+      run_on_all_cores([&](hub&, std::size_t) { ++ran; }, {.count = 2});
+    } catch (...) {
+      error = std::current_exception();
+    }
+  }).join();
+  if (error) {
+    std::rethrow_exception(error);
+  }
+  require(ran == 2, "both ran");
+}
+
 void post_to_a_hub() {
   const auto handle = test::hub_of_scene->handle();
   bool ran = false;
@@ -115,12 +140,71 @@ void post_to_a_hub() {
   require(here.wait(10s) && ran, "it ran");
 }
 
+// By descriptors, which keep what they know of a file.
+void converse() {
+  auto both = make_socket_pair();
+  auto mine = descriptor::adopt(both.first.get());
+  (void)both.first.release();
+  const int peer = both.second.get();
+  scope([&](fiber_group& other) {
+    other.spawn([&] {
+      std::array<char, 8> bytes{};
+      require(read_exactly(peer, std::span(bytes).first(5), 10s) == 5, "all of it came");
+      require(send(peer, std::string_view("world"), {}, 10s) == 5, "five bytes went");
+    });
+    std::array<char, 8> bytes{};
+    require(!mine.try_recv(bytes), "nothing is there yet");
+    mine.write_all(std::string_view("hello"), 10s);
+    require(mine.recv(bytes, 10s) == 5, "five bytes came");
+  });
+  require(::close(mine.release()) == 0, "it was open");
+}
+
+void scatter_and_gather() {
+  const auto both = make_pipe();
+  std::array<char, 4> first{}, second{};
+  std::array<char, 5> text = {'h', 'e', 'l', 'l', 'o'};
+  const std::array<iovec, 2> into{iovec{first.data(), first.size()}, iovec{second.data(), second.size()}};
+  const std::array<iovec, 1> from{iovec{text.data(), text.size()}};
+  scope([&](fiber_group& other) {
+    other.spawn([&] { require(readv(both.reader.get(), into, 10s) == 5, "five bytes came"); });
+    this_fiber::yield();
+    require(writev(both.writer.get(), from, 10s) == 5, "five bytes went");
+  });
+}
+
+void send_datagrams() {
+  const auto both = make_socket_pair(SOCK_DGRAM);
+  scope([&](fiber_group& other) {
+    other.spawn([&] {
+      std::array<char, 8> bytes{};
+      socket_address sender;
+      require(recvfrom(both.first.get(), bytes, sender, {}, 10s) == 5, "five bytes came");
+    });
+    this_fiber::yield();
+    require(send(both.second.get(), std::string_view("hello"), 10s) == 5, "five bytes went");
+  });
+}
+
+void start_and_end_a_process() {
+  process cat({.command = {"cat"}, .input = child_stream::pipe(), .output = child_stream::pipe()});
+  cat.input().write_all(std::string_view("hello"), 10s);
+  std::array<char, 8> bytes{};
+  require(cat.output().read(bytes, 10s) == 5, "it says what it is told");
+  require(cat.kill(SIGTERM) && !cat.wait(10s).success(), "it was ended");
+}
+
 const std::array of_descriptors = {
     scene{"read, write on a socket", [] { transfer(test::kind::unix_stream); }},
     scene{"read, write on a pipe", [] { transfer(test::kind::pipe); }},
     scene{"read, write on a terminal", [] { transfer(test::kind::pty); }},
     scene{"open, pread, pwrite, statx, fdatasync", use_a_file, true},
     scene{"accept, connect", connect_and_accept},
+    scene{"recv, write_all, read_exactly, try_recv, release", converse},
+    scene{"readv, writev", scatter_and_gather},
+    scene{"recvfrom, send", send_datagrams},
+    scene{"process", start_and_end_a_process, true},
+    scene{"run_on_all_cores", run_two_hubs, true},
     scene{"close", close_while_waited_for},
     scene{"descriptor",
           [] {
@@ -159,6 +243,9 @@ void register_and_select() {
     require(ready.size() == 1 && ready.front().key->fd == second.reader.get(), "the one is ready");
   });
   require(registered.get_map().size() == 2, "both are registered");
+  require(registered.get_key(first.first.get())->events == io_event::read, "it was modified");
+  registered.unregister_all(std::vector<int>{first.first.get(), second.reader.get()});
+  registered.register_(first.first.get(), io_event::write);
   registered.unregister(first.first.get());
   registered.close();
 }

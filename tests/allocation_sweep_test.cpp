@@ -12,6 +12,7 @@
 #include <annulet/runtime/future.hpp>
 #include <annulet/runtime/latch.hpp>
 #include <annulet/runtime/queue.hpp>
+#include <annulet/runtime/recursive_mutex.hpp>
 #include <annulet/runtime/scope.hpp>
 #include <annulet/runtime/semaphore.hpp>
 #include <annulet/runtime/shared_mutex.hpp>
@@ -23,6 +24,7 @@
 #include <array>
 #include <chrono>
 #include <cstddef>
+#include <exception>
 #include <mutex>
 #include <new>
 #include <optional>
@@ -126,6 +128,49 @@ void wait_for_any_of_many() {
   require(wait_all(10s, all), "and all did");
 }
 
+void be_of_a_group() {
+  fiber_group members(2);
+  event never;
+  int begun = 0;
+  for (int i = 0; i < 2; ++i) {
+    require(members.spawn([&] {
+      ++begun;
+      never.wait();
+    }),
+            "there is a place");
+  }
+  this_fiber::yield();
+  require(begun == 2, "both began");
+  members.kill_and_join();
+  require(members.empty(), "both ended");
+}
+
+void choose_a_queue() {
+  queue<int> empty(1);
+  queue<int> full(1);
+  require(full.try_push(1), "there is room");
+  popping<int> pop_one(empty);
+  int two = 2;
+  pushing<int> push_one(full, two);
+  scope([&](fiber_group& other) {
+    other.spawn([&] { require(full.pop(10s) == 1, "it was there"); });
+    require(wait_any(10s, pop_one, push_one) == 1 && push_one.pushed(), "there is room by then");
+  });
+}
+
+void break_a_promise() {
+  promise<int> broken;
+  auto other = broken.get_future();
+  broken.set_exception(std::make_exception_ptr(7));
+  bool told = false;
+  try {
+    (void)other.get();
+  } catch (int seven) {
+    told = seven == 7;
+  }
+  require(told, "what was thrown comes");
+}
+
 const std::array of_fibers = {
     scene{"spawn", [] { require(spawn([](int n) { return n + 1; }, 1).get() == 2, "its result came"); }},
     scene{"spawn with a name and a stack",
@@ -167,6 +212,27 @@ const std::array of_fibers = {
             spawn([&] { require(name->size() == 100, "it was made"); }).get();
           }},
     scene{"dump_fibers", [] { require(!dump_fibers().empty(), "there is one at least"); }},
+    scene{"dump_fibers in JSON",
+          [] { require(dump_fibers(dump_format::json).front() == '{', "it is an object"); }},
+    scene{"recursive_mutex",
+          [] {
+            recursive_mutex twice;
+            const std::lock_guard<recursive_mutex> once(twice);
+            const std::lock_guard<recursive_mutex> again(twice);
+          }},
+    scene{"shield",
+          [] {
+            const shield held;
+            this_fiber::yield();
+          }},
+    scene{"fiber_group with a limit", be_of_a_group},
+    scene{"popping, pushing", choose_a_queue},
+    scene{"set_exception", break_a_promise},
+    scene{"trim_stacks, counts",
+          [] {
+            test::hub_of_scene->trim_stacks();
+            require(test::hub_of_scene->counts().wakes < 1'000'000, "it counts");
+          }},
 };
 
 }  // namespace

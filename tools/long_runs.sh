@@ -11,7 +11,7 @@ long_runs=(
   'simulation|100,000,000 steps on a simulated kernel'
   'storms|1,000 rounds of 19,700 events at once; signals for 60 s, up to 10,000 a second'
   'faults|10,000,000 calls on a kernel that refuses them, and a ring that ends and cuts short'
-  'allocations|each allocation of 38 scenes of public calls is refused in turn'
+  'allocations|each allocation of 58 scenes of public calls is refused in turn'
   'exhaustion|servers with 32 descriptors'
   'refused|io_uring refused as filters and old kernels do, for hub, watches and selector'
   'forks|1,000 forks with 1,000 waits in flight'
