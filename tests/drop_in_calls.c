@@ -9,7 +9,7 @@
 
 typedef const struct drop_in_ends* ends_of_call;
 
-static const struct timespec a_second = {1, 0};
+static const struct timespec an_hour = {3600, 0};
 
 static const sigset_t* no_signal(void) {
   static sigset_t none;
@@ -53,7 +53,7 @@ static long call_poll(ends_of_call e) {
 }
 static long call_ppoll(ends_of_call e) {
   struct pollfd one = polled(e);
-  return annulet_ppoll(&one, 1, &a_second, no_signal());
+  return annulet_ppoll(&one, 1, &an_hour, no_signal());
 }
 static long call_select(ends_of_call e) {
   fd_set in = set_of(e);
@@ -62,7 +62,7 @@ static long call_select(ends_of_call e) {
 }
 static long call_pselect(ends_of_call e) {
   fd_set in = set_of(e);
-  return annulet_pselect(e->fd + 1, &in, NULL, NULL, &a_second, no_signal());
+  return annulet_pselect(e->fd + 1, &in, NULL, NULL, &an_hour, no_signal());
 }
 static long call_epoll_wait(ends_of_call e) {
   struct epoll_event event;
@@ -74,25 +74,25 @@ static long call_epoll_pwait(ends_of_call e) {
 }
 static long call_epoll_pwait2(ends_of_call e) {
   struct epoll_event event;
-  return annulet_epoll_pwait2(e->epoll, &event, 1, &a_second, NULL);
+  return annulet_epoll_pwait2(e->epoll, &event, 1, &an_hour, NULL);
 }
 
 static long call_sleep(ends_of_call e) {
   (void)e;
   errno = 0; /* once it is killed, what is left is 0 */
-  return annulet_sleep(1) == 0 && errno == 0 ? 1 : -1;
+  return annulet_sleep(3600) == 0 && errno == 0 ? 1 : -1;
 }
 static long call_usleep(ends_of_call e) {
   (void)e;
-  return annulet_usleep(999999);
+  return annulet_usleep(3600000000U);
 }
 static long call_nanosleep(ends_of_call e) {
   (void)e;
-  return annulet_nanosleep(&a_second, NULL);
+  return annulet_nanosleep(&an_hour, NULL);
 }
 static long call_clock_nanosleep(ends_of_call e) {
   (void)e;
-  errno = annulet_clock_nanosleep(CLOCK_BOOTTIME, 0, &a_second, NULL);
+  errno = annulet_clock_nanosleep(CLOCK_BOOTTIME, 0, &an_hour, NULL);
   return errno == 0 ? 0 : -1;
 }
 
