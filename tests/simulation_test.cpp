@@ -85,7 +85,9 @@ TEST_CASE("nothing breaks under a kernel that does all it may") {
   std::signal(SIGPIPE, SIG_IGN);
   if (const char* const again = std::getenv("ANNULET_SIMULATION")) {
     script s;
-    std::istringstream(again) >> s.seed >> s.steps >> s.without;
+    std::istringstream words(again);
+    REQUIRE_MESSAGE((words >> s.seed >> s.steps >> s.without && (words >> std::ws).eof()),
+                    "ANNULET_SIMULATION is three numbers, as a failure prints them, and not '" << again << "'");
     outcome result;
     CHECK(lived(s, result) == "");
     return;

@@ -1,10 +1,14 @@
 #include "run.hpp"
 
 #include <algorithm>
+#include <charconv>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <iterator>
 #include <random>
+#include <stdexcept>
+#include <system_error>
 
 namespace oracle {
 
@@ -90,7 +94,15 @@ std::string figures(const tally& counts) {
 
 std::uint64_t from_environment(const char* name, std::uint64_t otherwise) {
   const char* const value = std::getenv(name);
-  return value == nullptr ? otherwise : std::strtoull(value, nullptr, 10);
+  if (value == nullptr) {
+    return otherwise;
+  }
+  std::uint64_t number = 0;
+  const char* const end = value + std::strlen(value);
+  if (const auto read = std::from_chars(value, end, number); read.ec != std::errc() || read.ptr != end) {
+    throw std::invalid_argument(std::string(name) + " is no number: '" + value + "'");
+  }
+  return number;
 }
 
 std::uint64_t fresh_seed() {

@@ -24,7 +24,7 @@ struct verdict {
 // The figures, as lines that begin with `note: `.
 [[nodiscard]] std::string figures(const tally& counts);
 
-// A number from the environment, or the other one.
+// A number from the environment, or the other one. Throws std::invalid_argument where it is none.
 [[nodiscard]] std::uint64_t from_environment(const char* name, std::uint64_t otherwise);
 [[nodiscard]] std::uint64_t fresh_seed();
 
