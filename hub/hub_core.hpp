@@ -21,6 +21,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
 namespace annulet::detail {
@@ -49,10 +50,17 @@ class hub_core final : public idle_source {
   // While one lives, calls of ported code on this thread are the plain ones.
   class away {
    public:
-    away() noexcept { of_caller_ = nullptr; }
-    ~away() { of_caller_ = current_; }  // none in a child that a handler has forked
+    away() noexcept : had_caller_(std::exchange(of_caller_, nullptr) != nullptr) {}
+    ~away() {
+      if (had_caller_) {
+        of_caller_ = current_;  // none in a child that a handler has forked
+      }
+    }
     away(const away&) = delete;
     away& operator=(const away&) = delete;
+
+   private:
+    const bool had_caller_;  // not within another, as a handler's may be
   };
   // This thread's. Throws no_hub, naming the call.
   [[nodiscard]] static hub_core& here(const char* call);

@@ -125,11 +125,8 @@ using namespace annulet::detail;
 
 int annulet_getaddrinfo(const char* node, const char* service, const addrinfo* hints, addrinfo** found) {
   hub_core* const hub = hub_core::of_caller();
-  if (hub == nullptr) {
-    return ::getaddrinfo(node, service, hints, found);
-  }
-  if (hub->is_in_handler()) {
-    const hub_core::away here;  // or libannulet-posix's would come back
+  if (hub == nullptr || hub->is_in_handler()) {
+    const hub_core::away here;  // or libannulet-posix's would come back, of a child that was not told of, too
     return ::getaddrinfo(node, service, hints, found);
   }
   return resolve(*hub, node, service, hints, found);

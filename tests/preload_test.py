@@ -48,6 +48,7 @@ class Built:
         libraries = [*found, "-lannulet-posix", "-lannulet", "-lafter"]
         self.entered = self.compile("entered.c", scratch / "entered", *libraries)
         self.each_name = self.compile("each_name.c", scratch / "each_name", *libraries)
+        self.quiet_fork = self.compile("quiet_fork.c", scratch / "quiet_fork", *libraries)
 
     def compile(self, source, program, *flags):
         strict = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", f"-I{self.build}/include")
@@ -285,6 +286,11 @@ def wrong_without_descriptors(built, engine):
     return [] if right else [f"{status}: {said!r} {error!r}"]
 
 
+def wrong_in_quiet_child(built, engine):
+    ending = ended((built.quiet_fork,), {"ANNULET_ENGINE": engine})
+    return [] if ending == (0, "child: 0, parent: 1 1\n", "") else [str(ending)]
+
+
 def main(build):
     cases = Cases("preload")
     with tempfile.TemporaryDirectory(prefix="annulet-preload.") as directory:
@@ -308,6 +314,8 @@ def main(build):
             cases.add(f"each name is ended by a kill, {engine}", wrong_names(built, "killed", KILLED, engine))
             name = f"a hub whose descriptors were closed ends the process with a word, {engine}"
             cases.add(name, wrong_without_descriptors(built, engine))
+            name = f"in a child that no handler of fork has seen the names are the plain calls, {engine}"
+            cases.add(name, wrong_in_quiet_child(built, engine))
     return cases.summary()
 
 
