@@ -38,11 +38,12 @@ class hub_core final : public idle_source {
 
   [[nodiscard]] static hub_core* current() noexcept { return current_; }
   // The same for calls of ported code, which signal handlers and forked children make, too. Null while the
-  // hub waits, for who calls then is a handler, and no fiber that could park; and in any child, also before
-  // it is told of (leave_to_parent).
+  // hub waits, for who calls then is a handler, and no fiber that could park; in any child, also before it is
+  // told of (leave_to_parent); and for the hub of another copy of this library, the static one in a program
+  // beside the shared one, which have of_caller_ in common where the program exports it.
   [[nodiscard]] static hub_core* of_caller() noexcept {
     hub_core* const hub = of_caller_;
-    return hub != nullptr && hub->mark_.stands() ? hub : nullptr;
+    return hub != nullptr && hub == current_ && hub->mark_.stands() ? hub : nullptr;
   }
   // For libannulet-posix, which may be of another build and knows nothing of what a hub is made of: false
   // where of_caller() is null but for a child that was not told of.
@@ -50,17 +51,14 @@ class hub_core final : public idle_source {
   // While one lives, calls of ported code on this thread are the plain ones.
   class away {
    public:
-    away() noexcept : had_caller_(std::exchange(of_caller_, nullptr) != nullptr) {}
-    ~away() {
-      if (had_caller_) {
-        of_caller_ = current_;  // none in a child that a handler has forked
-      }
-    }
+    away() noexcept : before_(std::exchange(of_caller_, nullptr)), is_own_(before_ == current_) {}
+    ~away() { of_caller_ = is_own_ ? current_ : before_; }  // none in a child that a handler has forked
     away(const away&) = delete;
     away& operator=(const away&) = delete;
 
    private:
-    const bool had_caller_;  // not within another, as a handler's may be
+    hub_core* const before_;  // null within another, as a handler's may be
+    const bool is_own_;
   };
   // This thread's. Throws no_hub, naming the call.
   [[nodiscard]] static hub_core& here(const char* call);

@@ -5,7 +5,7 @@
 //   LD_PRELOAD=libannulet-posix.so program      or on the link line, before libc: -lannulet-posix
 //
 // The program makes its hubs with the shared libannulet: one that has the static library in it has hubs that
-// this one does not know.
+// this one does not know, and on their threads these are the plain calls.
 //
 // A signal's handler may make these calls, as it may make the plain ones: it never parks (hub_core::of_caller
 // and is_in_handler).

@@ -49,6 +49,10 @@ class Built:
         self.entered = self.compile("entered.c", scratch / "entered", *libraries)
         self.each_name = self.compile("each_name.c", scratch / "each_name", *libraries)
         self.quiet_fork = self.compile("quiet_fork.c", scratch / "quiet_fork", *libraries)
+        static = [self.build / "libannulet.a", "-lstdc++", "-lboost_context", "-luring"]
+        self.static_hub = self.compile("static_hub.c", scratch / "static_hub", "-rdynamic", *static)
+        beside = [f"-L{self.build}", f"-Wl,-rpath,{self.build}", "-Wl,--no-as-needed", "-lannulet-posix"]
+        self.static_beside = self.compile("static_hub.c", scratch / "static_beside", *static, *beside)
 
     def compile(self, source, program, *flags):
         strict = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", f"-I{self.build}/include")
@@ -291,6 +295,16 @@ def wrong_in_quiet_child(built, engine):
     return [] if ending == (0, "child: 0, parent: 1 1\n", "") else [str(ending)]
 
 
+# Two fibers of eight calls each. That one waits after the other is what the documents say of it.
+def wrong_with_static_hub(built, engine):
+    chosen = {"ANNULET_ENGINE": engine}
+    endings = [
+        ended((built.static_hub,), chosen | built.preloaded()),
+        ended((built.static_beside,), chosen),
+    ]
+    return [str(ending) for ending in endings if ending != (0, "16 right\n", "")]
+
+
 def main(build):
     cases = Cases("preload")
     with tempfile.TemporaryDirectory(prefix="annulet-preload.") as directory:
@@ -316,6 +330,8 @@ def main(build):
             cases.add(name, wrong_without_descriptors(built, engine))
             name = f"in a child that no handler of fork has seen the names are the plain calls, {engine}"
             cases.add(name, wrong_in_quiet_child(built, engine))
+            name = f"a hub of the static library beside it makes the plain calls, {engine}"
+            cases.add(name, wrong_with_static_hub(built, engine))
     return cases.summary()
 
 
