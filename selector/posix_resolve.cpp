@@ -94,7 +94,7 @@ bool has_come(hub_core& hub, const std::shared_ptr<address_resolution>& asked) {
 int resolve(hub_core& hub, const char* node, const char* service, const addrinfo* hints, addrinfo** found) {
   scheduler& fibers = hub.fibers();
   if (is_a_number(node, service, hints, found)) {
-    fibers.breathe_quietly(1);
+    breathe(hub);
     return 0;
   }
   int failure = EAI_SYSTEM;
@@ -110,7 +110,7 @@ int resolve(hub_core& hub, const char* node, const char* service, const addrinfo
       failure = EAI_AGAIN;  // no thread is to be had
     }
   }
-  fibers.breathe_quietly(1);  // its caller may try for ever
+  breathe(hub);  // its caller may try for ever
   if (failure == EAI_SYSTEM) {
     errno = ECANCELED;
   }
