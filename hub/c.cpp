@@ -12,13 +12,14 @@
 #include <chrono>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <new>
 #include <stdexcept>
 #include <system_error>
 #include <utility>
 
 struct annulet_fiber final : annulet::fiber<void> {
-  explicit annulet_fiber(annulet::fiber<void>&& of) noexcept : annulet::fiber<void>(std::move(of)) {}
+  void take(annulet::fiber<void>&& of) noexcept { annulet::fiber<void>::operator=(std::move(of)); }
 
   // As join(), but what interrupts it stays pending. 0 or a negative errno; throws what errno_of knows.
   int join_or_tell();
@@ -170,14 +171,12 @@ int annulet_spawn(void (*run)(void*), void* argument, annulet_fiber** fiber) {
     return -EINVAL;
   }
   return annulet::errno_of([&] {
+    // Before there is a fiber: none has to be called off then.
+    std::unique_ptr<annulet_fiber> handle(fiber != nullptr ? new annulet_fiber : nullptr);
     annulet::fiber<void> spawned = annulet::spawn({.place = {}}, run, argument);
-    if (fiber == nullptr) {
-      return 0;
-    }
-    *fiber = new (std::nothrow) annulet_fiber(std::move(spawned));
-    if (*fiber == nullptr) {
-      spawned.kill();  // it has not begun, and never will
-      return -ENOMEM;
+    if (handle != nullptr) {
+      handle->take(std::move(spawned));
+      *fiber = handle.release();
     }
     return 0;
   });
