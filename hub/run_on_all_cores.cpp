@@ -37,7 +37,7 @@ class cpu_set {
  public:
   cpu_set() {
     check_result(::pthread_getaffinity_np(::pthread_self(), sizeof(set_), &set_), "the CPUs of this thread");
-    for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    for (std::size_t cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
       if (CPU_ISSET(cpu, &set_)) {
         cpus_.push_back(cpu);
       }
@@ -54,7 +54,7 @@ class cpu_set {
 
  private:
   cpu_set_t set_{};
-  std::vector<int> cpus_;
+  std::vector<std::size_t> cpus_;
 };
 
 // What the threads share: the start, and the first error. None begins before all have their hubs.

@@ -249,7 +249,7 @@ void uring_engine::look() noexcept {
     const int error = enter([&] { return ring_.run_pending(likely); });
     const unsigned now = reap();
     found += now;
-    empty_rounds += now == 0 && ring_.queued() == queued && error == 0 ? 1 : 0;
+    empty_rounds += now == 0 && ring_.queued() == queued && error == 0 ? 1U : 0U;
     likely = 0;
   } while ((ring_.needs_enter() || unsubmitted_) && found <= 2 * slots_.size() &&
            empty_rounds <= slots_.size() / 16 + 1);

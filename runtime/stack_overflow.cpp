@@ -177,7 +177,7 @@ void pass_on(int number, siginfo_t* info, void* context) noexcept {
     }
     return;
   }
-  if ((before.sa_flags & SA_RESETHAND) != 0) {
+  if ((before.sa_flags & static_cast<int>(SA_RESETHAND)) != 0) {
     be_default();
   }
   if ((before.sa_flags & SA_NODEFER) != 0) {

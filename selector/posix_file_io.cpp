@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <csignal>
 #include <cstdint>
+#include <limits>
 #include <optional>
 
 #include <fcntl.h>
@@ -226,7 +227,7 @@ bool is_beyond_memory(const void* start, std::size_t size) noexcept {
   if (size <= most_at_once()) {
     return false;
   }
-  constexpr std::uintptr_t nowhere = -1;
+  constexpr std::uintptr_t nowhere = std::numeric_limits<std::uintptr_t>::max();
   const auto from = reinterpret_cast<std::uintptr_t>(start);
   const std::uintptr_t inset = from & static_cast<std::uintptr_t>(::getpagesize() - 1);
   return size + inset < size || kernel(SYS_mincore, from - inset, size + inset, nowhere).error() == ENOMEM;
