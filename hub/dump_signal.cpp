@@ -37,7 +37,7 @@ constinit std::array<signal_use, NSIG> uses;
 void on_signal(int signal) {
   const int kept = errno;
   handlers_running.fetch_add(1);
-  for (place& each : places) {
+  for (const place& each : places) {
     if (each.signal.load() == signal) {
       if (hub_link* const link = each.link.load()) {
         link->ask_for_dump();

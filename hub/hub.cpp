@@ -35,7 +35,7 @@ void hub_handle::push(std::unique_ptr<detail::posted> item) const {
   if (!link_->posts.push(*item)) {
     throw hub_gone("annulet: hub_handle::post: the hub has ended");
   }
-  item.release();
+  (void)item.release();
   link_->wake();
 }
 

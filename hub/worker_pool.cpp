@@ -171,6 +171,7 @@ bool worker_pool::add_thread() noexcept {
       alive_.pop_back();
     }
   } catch (const std::bad_alloc&) {
+    // Then there is no more of them, as where no thread can be had.
   }
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
   return added;

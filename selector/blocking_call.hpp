@@ -39,7 +39,10 @@ class blocking_call {
   [[nodiscard]] int pause(bool restarts);
   // Where events come again and again and there is nothing: what an unnamed socket sends to a full receiver
   // takes the room that it is then told of. That must not become a busy loop; so every other wait is a pause.
-  [[nodiscard]] bool hurries_in_vain() noexcept { return ++vain_waits_ > 16 && vain_waits_ % 2 == 0; }
+  [[nodiscard]] bool hurries_in_vain() noexcept {
+    ++vain_waits_;
+    return vain_waits_ > 16 && vain_waits_ % 2 == 0;
+  }
   [[nodiscard]] deadline soon() const noexcept;
   // In the place of these, for a signal's handler: the thread waits, for the file or for none.
   [[nodiscard]] int stop_thread(deadline until, unsigned files);

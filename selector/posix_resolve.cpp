@@ -92,7 +92,7 @@ bool has_come(hub_core& hub, const std::shared_ptr<address_resolution>& asked) {
 
 // On a thread with a hub.
 int resolve(hub_core& hub, const char* node, const char* service, const addrinfo* hints, addrinfo** found) {
-  scheduler& fibers = hub.fibers();
+  const scheduler& fibers = hub.fibers();
   if (is_a_number(node, service, hints, found)) {
     breathe(hub);
     return 0;

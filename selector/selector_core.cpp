@@ -52,7 +52,7 @@ void selector_core::throw_closed(const char* call) {
 
 void selector_impl::require_registrable(const file_reference& file, io_event events) {
   constexpr const char* call = "selector::register_";
-  hub_core& hub = open(call);
+  const hub_core& hub = open(call);
   require_events(events, call);
   const auto refuse = [&](const char* why) {
     throw std::invalid_argument(std::string("annulet: ") + call + ": " + number_text(file.fd) + why);
