@@ -87,7 +87,7 @@ TEST_CASE("nothing breaks under a kernel that does all it may") {
     script s;
     std::istringstream words(again);
     REQUIRE_MESSAGE((words >> s.seed >> s.steps >> s.without && (words >> std::ws).eof()),
-                    "ANNULET_SIMULATION is three numbers, as a failure prints them, and not '" << again << "'");
+                    "ANNULET_SIMULATION is three numbers, as a failure prints them, not '" << again << "'");
     outcome result;
     CHECK(lived(s, result) == "");
     return;
