@@ -45,10 +45,11 @@ class Built:
         self.alone = self.compile("alone.c", scratch / "alone")
         self.cost = self.compile("cost.c", scratch / "cost")
         found = [f"-L{self.build}", f"-L{scratch}", f"-Wl,-rpath,{self.build}:{scratch}"]
-        libraries = [*found, "-lannulet-posix", "-lannulet", "-lafter"]
+        plain = [*found, "-lannulet-posix", "-lannulet"]  # libc comes next
+        libraries = [*plain, "-lafter"]
         self.entered = self.compile("entered.c", scratch / "entered", *libraries)
         self.each_name = self.compile("each_name.c", scratch / "each_name", *libraries)
-        self.quiet_fork = self.compile("quiet_fork.c", scratch / "quiet_fork", *libraries)
+        self.quiet_fork = self.compile("quiet_fork.c", scratch / "quiet_fork", *plain)
         static = [self.build / "libannulet.a", "-lstdc++", "-lboost_context", "-luring"]
         self.static_hub = self.compile("static_hub.c", scratch / "static_hub", "-rdynamic", *static)
         beside = [f"-L{self.build}", f"-Wl,-rpath,{self.build}", "-Wl,--no-as-needed", "-lannulet-posix"]
