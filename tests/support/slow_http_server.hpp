@@ -1,4 +1,5 @@
-// An HTTP server that answers each request after a second: GET /7 with "answer 7". It ends with the test.
+// An HTTP server that is asked how long it takes: GET /7?2 is answered "answer 7" after two seconds. It ends
+// with the test.
 #pragma once
 
 #include "program.hpp"
@@ -34,8 +35,9 @@ import asyncio, sys
 async def answer(reader, writer):
     try:
         request = await reader.readuntil(b"\r\n\r\n")
-        await asyncio.sleep(1)
-        body = b"answer " + request.split()[1][1:]
+        number, _, seconds = request.split()[1][1:].partition(b"?")
+        await asyncio.sleep(float(seconds))
+        body = b"answer " + number
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(body) + body)
         await writer.drain()
     except (OSError, asyncio.IncompleteReadError):

@@ -1,5 +1,5 @@
 // Clients of three servers that wait by what their libraries wait by: each is asked for one thing, and
-// answers after a second. Nothing here knows of fibers.
+// answers after as many seconds as it is told. Nothing here knows of fibers.
 #pragma once
 
 #include <memory>
@@ -35,7 +35,7 @@ class client {
   client(const client&) = delete;
   client& operator=(const client&) = delete;
 
-  virtual outcome ask() = 0;
+  virtual outcome ask(int seconds) = 0;
   [[nodiscard]] virtual outcome right() const = 0;
 };
 
@@ -45,8 +45,9 @@ class postgres_client : public client {
       : number_(std::to_string(number)), connection_(PQconnectdb(where.conninfo.c_str())) {}
   ~postgres_client() override { PQfinish(connection_); }
 
-  outcome ask() override {
-    PGresult* const result = PQexec(connection_, ("select pg_sleep(1), " + number_).c_str());
+  outcome ask(int seconds) override {
+    const std::string query = "select pg_sleep(" + std::to_string(seconds) + "), " + number_;
+    PGresult* const result = PQexec(connection_, query.c_str());
     outcome came{true, PQerrorMessage(connection_)};
     if (PQresultStatus(result) == PGRES_TUPLES_OK && PQntuples(result) == 1 && PQnfields(result) == 2) {
       came = {false, std::string(PQgetvalue(result, 0, 0)) + "," + PQgetvalue(result, 0, 1)};
@@ -64,8 +65,8 @@ class postgres_client : public client {
 // Connects when it is asked.
 class http_client : public client {
  public:
-  http_client(const addresses& where, int number) : number_(std::to_string(number)), easy_(curl_easy_init()) {
-    curl_easy_setopt(easy_, CURLOPT_URL, (where.url + number_).c_str());
+  http_client(const addresses& where, int number)
+      : number_(std::to_string(number)), url_(where.url + number_), easy_(curl_easy_init()) {
     curl_easy_setopt(easy_, CURLOPT_PROXY, "");
     curl_easy_setopt(easy_, CURLOPT_NOSIGNAL, 1L);  // as several threads need it: SIGPIPE is the process's
     curl_easy_setopt(easy_, CURLOPT_WRITEFUNCTION, append);
@@ -73,7 +74,8 @@ class http_client : public client {
   }
   ~http_client() override { curl_easy_cleanup(easy_); }
 
-  outcome ask() override {
+  outcome ask(int seconds) override {
+    curl_easy_setopt(easy_, CURLOPT_URL, (url_ + "?" + std::to_string(seconds)).c_str());
     body_.clear();
     long status = 0;
     if (const CURLcode code = curl_easy_perform(easy_); code != CURLE_OK) {
@@ -91,6 +93,7 @@ class http_client : public client {
   }
 
   std::string number_;
+  std::string url_;
   std::string body_;
   CURL* easy_;
 };
@@ -102,7 +105,9 @@ class redis_client : public client {
       : number_(std::to_string(number)), context_(redisConnect(where.redis_host.c_str(), where.redis_port)) {}
   ~redis_client() override { redisFree(context_); }
 
-  outcome ask() override { return answer_to("BLPOP list-" + number_ + " 1"); }
+  outcome ask(int seconds) override {
+    return answer_to("BLPOP list-" + number_ + " " + std::to_string(seconds));
+  }
   [[nodiscard]] outcome right() const override { return {false, "nil"}; }
 
   outcome answer_to(const std::string& command) {
