@@ -65,6 +65,7 @@ struct sweep {
 
 struct in_use {
   std::ptrdiff_t pieces;  // of memory
+  std::ptrdiff_t mapped;  // in bytes
   std::size_t descriptors;
 };
 
@@ -74,15 +75,18 @@ inline in_use now_in_use() {
   constexpr std::uint64_t most = detail::built_in == detail::sanitizer::thread ? 2 : 1;
   require(becomes_true([] { return proc_value("/proc/self/status", "Threads") <= most; }),
           "a thread goes on");
-  return {pieces_in_use.load(), open_descriptors()};
+  return {pieces_in_use.load(), bytes_mapped.load(), open_descriptors()};
 }
 
 inline std::string left_since(const in_use& before) {
   const in_use now = now_in_use();
-  return now.pieces == before.pieces && now.descriptors == before.descriptors
+  const std::ptrdiff_t pieces = now.pieces - before.pieces;
+  const std::ptrdiff_t mapped = now.mapped - before.mapped;
+  const auto descriptors = static_cast<std::ptrdiff_t>(now.descriptors - before.descriptors);
+  return pieces == 0 && mapped == 0 && descriptors == 0
              ? ""
-             : std::to_string(now.pieces - before.pieces) + " pieces of memory and " +
-                   std::to_string(now.descriptors - before.descriptors) + " descriptors are left";
+             : std::to_string(pieces) + " pieces of memory, " + std::to_string(mapped) +
+                   " bytes of mappings and " + std::to_string(descriptors) + " descriptors are left";
 }
 
 // One hub's life, in which the n-th piece of memory that the scene asks for is refused. Whether any was.

@@ -1,6 +1,6 @@
 // Memory of which one piece is refused: the n-th that operator new or mmap is asked for, by whichever thread.
 // Counts what is in use besides. Replaces the program's operators: for one source of a program, which is
-// linked with --wrap=mmap64, as mmap is called where offsets have 64 bits.
+// linked with --wrap=mmap64, as mmap is called where offsets have 64 bits, and --wrap=munmap.
 #pragma once
 
 #include <atomic>
@@ -14,6 +14,7 @@
 namespace annulet::test {
 
 inline std::atomic<std::ptrdiff_t> pieces_in_use{0};  // of operator new
+inline std::atomic<std::ptrdiff_t> bytes_mapped{0};
 
 // While it lives; the n-th from 1 on, or none for 0.
 class failing_memory {
@@ -98,6 +99,16 @@ void* __wrap_mmap64(void* at, std::size_t length, int protection, int flags, int
     errno = ENOMEM;
     return MAP_FAILED;
   }
-  return __real_mmap64(at, length, protection, flags, fd, offset);
+  void* const memory = __real_mmap64(at, length, protection, flags, fd, offset);
+  annulet::test::bytes_mapped += memory != MAP_FAILED ? static_cast<std::ptrdiff_t>(length) : 0;
+  return memory;
+}
+
+int __real_munmap(void* at, std::size_t length);
+
+int __wrap_munmap(void* at, std::size_t length) {
+  const int failed = __real_munmap(at, length);
+  annulet::test::bytes_mapped -= failed == 0 ? static_cast<std::ptrdiff_t>(length) : 0;
+  return failed;
 }
 }
