@@ -171,7 +171,7 @@ class hub_core final : public idle_source {
   const fork_mark mark_;
   const unsigned process_ = kernel(SYS_getpid).value();
 
-  static constinit thread_local hub_core* current_;
+  [[gnu::visibility("hidden")]] static constinit thread_local hub_core* current_;     // of this copy
   [[gnu::visibility("default")]] static constinit thread_local hub_core* of_caller_;  // for libannulet-posix
 
   std::shared_ptr<hub_link> link_ = std::make_shared<hub_link>();
