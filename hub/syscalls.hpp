@@ -44,9 +44,12 @@ void sanitize_call(long number, long first = 0, long second = 0, Rest...) noexce
 // memory of ours, and each of those that follow costs as much as a switch of fibers.
 [[nodiscard, gnu::always_inline]] inline long enter_kernel(long number, long a = 0, long b = 0, long c = 0,
                                                            long d = 0, long e = 0, long f = 0) noexcept {
-  register const long r10 __asm__("r10") = d;
-  register const long r8 __asm__("r8") = e;
-  register const long r9 __asm__("r9") = f;
+  // Not const: where a compiler puts what it knows of such a one in its place, it chooses the register.
+  // NOLINTBEGIN(misc-const-correctness)
+  register long r10 __asm__("r10") = d;
+  register long r8 __asm__("r8") = e;
+  register long r9 __asm__("r9") = f;
+  // NOLINTEND(misc-const-correctness)
   __asm__ volatile("syscall"
                    : "+a"(number)
                    : "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
