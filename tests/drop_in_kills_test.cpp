@@ -4,6 +4,7 @@
 // ANNULET_DROP_IN_KILLS says how often for each call, each language and each of the two.
 
 #include "drop_in_calls.h"
+#include "oracle/run.hpp"
 #include "support/drop_in_stages.hpp"
 #include "support/files.hpp"
 
@@ -125,8 +126,7 @@ class race {
 };
 
 void race_all(const drop_in_call* calls, bool from_c) {
-  const char* const text = std::getenv("ANNULET_DROP_IN_KILLS");
-  const unsigned rounds = text == nullptr ? 150 : static_cast<unsigned>(std::atoi(text));
+  const auto rounds = static_cast<unsigned>(oracle::from_environment("ANNULET_DROP_IN_KILLS", 150));
   const auto seed = std::random_device{}();
   MESSAGE("seed ", seed);
   std::mt19937 random(seed);

@@ -2,6 +2,7 @@
 //
 // ANNULET_SIGNALS says how many are sent at random moments.
 
+#include "oracle/run.hpp"
 #include "support/blocked_signals.hpp"
 #include "support/counted_signal.hpp"
 #include "support/plain_and_parked.hpp"
@@ -322,8 +323,7 @@ void count_and_note_time(int signal) {
 }  // namespace
 
 TEST_CASE("signals at random moments: none is missed, none is too early") {
-  const char* const text = std::getenv("ANNULET_SIGNALS");
-  const unsigned rounds = text == nullptr ? 2'000 : static_cast<unsigned>(std::atoi(text));
+  const auto rounds = static_cast<unsigned>(oracle::from_environment("ANNULET_SIGNALS", 2'000));
   annulet::hub home;
   const counted_signal usr1(SIGUSR1, 0, &count_and_note_time);
   const counted_signal usr2(SIGUSR2, 0, &count_and_note_time);

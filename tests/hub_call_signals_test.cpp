@@ -1,6 +1,7 @@
 // How signals find the parked calls of ported code in a process with one thread, and on each step of the
 // ring's ladder: drop_in_signals_test has the calls one by one, and other threads.
 
+#include "oracle/run.hpp"
 #include "support/blocked_signals.hpp"
 #include "support/counted_signal.hpp"
 #include "support/files.hpp"
@@ -262,8 +263,7 @@ TEST_CASE("a signal is heard where there is no descriptor to be had for it") {
 }
 
 TEST_CASE("signals at random moments to a process of one thread: none is missed, none is too early") {
-  const char* const text = std::getenv("ANNULET_SIGNALS");
-  const unsigned rounds = text == nullptr ? 1'000 : static_cast<unsigned>(std::atoi(text));
+  const auto rounds = static_cast<unsigned>(oracle::from_environment("ANNULET_SIGNALS", 1'000));
   annulet::hub home;
   const counted_signal usr1(SIGUSR1);
   const blocked_signals here{SIGUSR1};

@@ -5,6 +5,7 @@
 #include <annulet/runtime/fiber.hpp>
 #include <annulet/runtime/this_fiber.hpp>
 
+#include "oracle/run.hpp"
 #include "support/driven_clock.hpp"
 #include "support/scheduler_model.hpp"
 
@@ -368,8 +369,7 @@ class chaos {
 }  // namespace
 
 TEST_CASE("1,000,000 random steps go as the model says: who runs, when, and how each wait ends") {
-  const char* const given = std::getenv("ANNULET_SEED");
-  const std::uint64_t seed = given != nullptr ? std::strtoull(given, nullptr, 10) : std::random_device{}();
+  const std::uint64_t seed = oracle::from_environment("ANNULET_SEED", std::random_device{}());
   std::cout << "note: scheduler_model seed " << seed << " (ANNULET_SEED to repeat it)" << std::endl;
   chaos all(seed, 1'000'000);
   std::string error;

@@ -4,6 +4,7 @@
 // ANNULET_DROP_IN_ROUNDS says how often each scene is played.
 #pragma once
 
+#include "../oracle/run.hpp"
 #include "files.hpp"
 
 #include <annulet/selector/posix.h>
@@ -134,10 +135,7 @@ inline std::vector<std::string> played_in_fiber(const scene& play, beside whom) 
   return notes.lines();
 }
 
-inline unsigned drop_in_rounds() {
-  const char* const text = std::getenv("ANNULET_DROP_IN_ROUNDS");
-  return text == nullptr ? 1 : static_cast<unsigned>(std::atoi(text));
-}
+inline std::uint64_t drop_in_rounds() { return oracle::from_environment("ANNULET_DROP_IN_ROUNDS", 1); }
 
 inline void same_in_both(const scene& play, beside whom = beside::ticker) {
   for (unsigned round = 0; round < drop_in_rounds(); ++round) {
