@@ -35,6 +35,7 @@ not_held=(
   'tsan|selector_cost_test|all|it makes system calls of its own, and all are counted'
   'asan tsan|io_churn_test|(resident memory, mappings)|a sanitizer has memory of its own for each fiber'
   'asan tsan|ported_test|(slices, lateness)|bounds in real time'
+  'asan tsan|storms_test|(how many signals a second)|bounds in real time'
   'asan tsan|stack_memory_test|after a burst*|a sanitizer has memory of its own for each fiber'
   'asan tsan|stack_memory_test|one deep*|a sanitizer has memory of its own for each stack'
   'asan tsan|stack_memory_test|stacks that are*|a sanitizer has memory of its own for each fiber'
