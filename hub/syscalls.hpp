@@ -45,11 +45,9 @@ void sanitize_call(long number, long first = 0, long second = 0, Rest...) noexce
 [[nodiscard, gnu::always_inline]] inline long enter_kernel(long number, long a = 0, long b = 0, long c = 0,
                                                            long d = 0, long e = 0, long f = 0) noexcept {
   // Not const: where a compiler puts what it knows of such a one in its place, it chooses the register.
-  // NOLINTBEGIN(misc-const-correctness)
   register long r10 __asm__("r10") = d;
   register long r8 __asm__("r8") = e;
   register long r9 __asm__("r9") = f;
-  // NOLINTEND(misc-const-correctness)
   __asm__ volatile("syscall"
                    : "+a"(number)
                    : "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
