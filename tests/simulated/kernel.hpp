@@ -95,6 +95,7 @@ class kernel {
     bool due = false;        // an event, a transfer or its end is to be told
     bool ends = false;       // cancelled
     bool under_way = false;  // a transfer that nobody can cancel any more
+    unsigned missed = 0;     // how often it was too late to cancel it
   };
 
   static constexpr int first_file = 10'000;  // beyond all numbers that the hub sees, so that these come again
