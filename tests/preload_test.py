@@ -303,7 +303,7 @@ def wrong_in_quiet_child(built, engine):
     return [] if ending == (0, "child: 0, parent: 1 1\n", "") else [str(ending)]
 
 
-# Two fibers of nine things that are right each. That one waits after the other is what the documents say of it.
+# Two fibers, nine things each that are right. That one waits after the other is what the documents say of it.
 def wrong_with_static_hub(built, engine):
     chosen = {"ANNULET_ENGINE": engine}
     endings = [ended((program,), chosen | built.preloaded()) for program in built.static_hubs]

@@ -99,7 +99,8 @@ std::uint64_t from_environment(const char* name, std::uint64_t otherwise) {
   }
   std::uint64_t number = 0;
   const char* const end = value + std::strlen(value);
-  if (const auto read = std::from_chars(value, end, number); read.ec != std::errc() || read.ptr != end || number == 0) {
+  if (const auto read = std::from_chars(value, end, number);
+      read.ec != std::errc() || read.ptr != end || number == 0) {
     throw std::invalid_argument(std::string(name) + " is no number above 0: '" + value + "'");
   }
   return number;
