@@ -32,6 +32,9 @@ constexpr nanoseconds lateness_limit = 5ms;
 constexpr double most_without_a_core = 0.05;
 constexpr nanoseconds lateness_limit_without = 100ms;
 
+// The servers leave the cores to the thread that is measured where both want one.
+constexpr int nicer = 10;
+
 slice_meter slices;
 
 }  // namespace
@@ -77,9 +80,12 @@ groups hundred(const casting& of, std::size_t times) {
 void tell(const std::string& what, const crowd_figures& figures) {
   const auto ms = [](nanoseconds time) { return static_cast<double>(time.count()) / 1e6; };
   const auto part = [&](nanoseconds time) { return 100 * ms(time) / ms(figures.took); };
-  std::printf("note: %s: %.2f s, %.0f %% busy, %.0f %% without a core; longest slice %.2f ms (fiber %llu)\n",
-              what.c_str(), ms(figures.took) / 1e3, part(figures.cpu), part(figures.waited),
-              ms(figures.longest_slice), static_cast<unsigned long long>(figures.whose_slice));
+  std::printf(
+      "note: %s: %.2f s, %.0f %% busy, %.0f %% without a core; longest slice %.2f ms (fiber %llu), "
+      "%.2f ms by the clock\n",
+      what.c_str(), ms(figures.took) / 1e3, part(figures.cpu), part(figures.waited),
+      ms(figures.longest_slice), static_cast<unsigned long long>(figures.whose_slice),
+      ms(figures.longest_by_clock));
   std::printf("note: %s: beats late by %.2f ms at the median, %.2f ms at p99.9, %.2f ms at most of %zu\n",
               what.c_str(), ms(figures.late_at(0.5)), ms(figures.late_at(0.999)), ms(figures.late.back()),
               figures.late.size());
@@ -104,23 +110,15 @@ nanoseconds lateness_limit_for(const crowd_figures& figures) {
   return alone ? lateness_limit : lateness_limit_without;
 }
 
-// What the machine does beside it only adds to what the clocks show, so one of a few rounds has to keep to
-// the limits: what a defect costs, it costs in each. What is said is held to the truth in all of them.
 void check_said(const std::string& what, const casting& of) {
   const std::vector<std::string> truth = said_alone(of);
-  bool kept = false;
-  bool kept_to_the_least = false;
-  for (int attempt = 0; attempt < 3 && !kept_to_the_least; ++attempt) {
-    auto all = hundred(of, 1);
-    const crowd_figures figures = run_together(all, slices);
-    check_words(all, truth);
-    tell(what, figures);
-    const bool slices_are_short = figures.longest_slice < slice_limit;
-    kept_to_the_least = slices_are_short && figures.late_at(0.999) < lateness_limit;
-    kept = kept || (slices_are_short && figures.late_at(0.999) < lateness_limit_for(figures));
-  }
+  auto all = hundred(of, 1);
+  const crowd_figures figures = run_together(all, slices);
+  check_words(all, truth);
+  tell(what, figures);
   if (annulet::detail::built_in == annulet::detail::sanitizer::none) {
-    CHECK(kept);  // the figures are in the notes
+    CHECK(figures.longest_slice < slice_limit);
+    CHECK(figures.late_at(0.999) < lateness_limit_for(figures));
   }
 }
 
@@ -154,20 +152,20 @@ void check_all(const std::string& what, const casting& of) {
 }  // namespace
 
 TEST_CASE("libcurl on select: a hundred programs fetch files in fibers of one thread, and some when killed") {
-  const http_server server(3000);
+  const http_server server(3000, nicer);
   const auto transfers_each = oracle::from_environment("ANNULET_PORTED_TRANSFERS", 60);
   // As a program does that has several threads: it takes some milliseconds, once.
   REQUIRE(curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK);
   // Descriptors of more than FD_SETSIZE are not for select, so there are not more connections.
   check_all("transfers", [&](std::size_t, std::size_t times) {
     return std::vector<ported_program>{
-        {transfers, {"transfers", server.address(), std::to_string(transfers_each * times), "6"}}};
+        {transfers, {"transfers", server.address(), std::to_string(transfers_each * times), "3"}}};
   });
   curl_global_cleanup();
 }
 
 TEST_CASE("libpq on poll: a hundred programs ask a server in fibers of one thread, and some when killed") {
-  const postgres_server server;
+  const postgres_server server(nicer);
   REQUIRE(becomes_true([&] { return PQping(server.conninfo().c_str()) == PQPING_OK; }));
   check_all("queries", [&](std::size_t, std::size_t times) {
     return std::vector<ported_program>{{queries, {"queries", server.conninfo(), std::to_string(times)}}};
@@ -190,4 +188,19 @@ TEST_CASE("a hundred loops around epoll_wait, each a server and its clients, in 
   check_all("event loops", [&](std::size_t, std::size_t times) {
     return std::vector<ported_program>{{event_loop, {"event_loop", "3", std::to_string(24 * times)}}};
   });
+}
+
+TEST_CASE("a slice that is too long is seen") {
+  const annulet::hub home;
+  slices.begin();
+  auto busy = annulet::spawn([] {
+    const cpu_samples ran;
+    const auto began = thread_cpu();
+    while (ran.are_taken() ? ran.count() < 20 : thread_cpu() - began < 10ms) {
+    }
+  });
+  const std::uint64_t whose = busy.id();
+  busy.join();
+  CHECK(slices.longest > 9ms);
+  CHECK(slices.whose == whose);
 }

@@ -32,9 +32,10 @@ class other_user {
   void give(const folder& its) const { require_ok(::chown(its.path().c_str(), user_, group_), "chown"); }
 
   // For a program's `prepare`. It gets the signal when the test ends, however that ends: the kernel forgets
-  // what the program is to get when the user changes.
-  [[nodiscard]] std::function<void()> become(int signal_at_end) const {
-    return [*this, signal_at_end, test = ::getpid()] {
+  // what the program is to get when the user changes. The nicer, the more of a core it leaves to the test.
+  [[nodiscard]] std::function<void()> become(int signal_at_end, int nicer = 0) const {
+    return [*this, signal_at_end, nicer, test = ::getpid()] {
+      (void)::nice(nicer);
       if (::geteuid() == 0 &&
           (::setgroups(0, nullptr) != 0 || ::setgid(group_) != 0 || ::setuid(user_) != 0)) {
         ::_exit(126);

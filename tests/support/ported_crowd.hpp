@@ -5,6 +5,7 @@
 #include "../ported/programs.h"
 #include "cpu_time.hpp"
 #include "files.hpp"
+#include "slice_meter.hpp"
 
 #include <annulet/hub/c.h>
 #include <annulet/hub/hub.hpp>
@@ -51,27 +52,6 @@ struct ported_program {
     said.assign(text, size);
     std::free(text);
     status = ended;
-  }
-};
-
-// CPU time of the thread between two switches of its fibers, at which somebody calls end(). A fiber that
-// parks and goes on without a switch has two slices, which count as one here: so no slice is longer than
-// `longest`.
-struct slice_meter {
-  nanoseconds began{};
-  nanoseconds longest{};
-  std::uint64_t running = 0;  // the fiber
-  std::uint64_t whose = 0;    // the longest is
-
-  void begin() noexcept { *this = {thread_cpu(), nanoseconds::zero(), annulet_fiber_self(), 0}; }
-  void end() noexcept {
-    const nanoseconds now = thread_cpu();
-    if (now - began > longest) {
-      longest = now - began;
-      whose = running;
-    }
-    began = now;
-    running = annulet_fiber_self();
   }
 };
 
@@ -124,6 +104,7 @@ struct crowd_figures {
   nanoseconds cpu{};     // of the thread
   nanoseconds waited{};  // for a core
   nanoseconds longest_slice{};
+  nanoseconds longest_by_clock{};
   std::uint64_t whose_slice = 0;
   std::vector<nanoseconds> late;  // of the beats, in order of size
 
@@ -171,6 +152,7 @@ inline crowd_figures run_together(groups& all, slice_meter& slices,
   figures.cpu = thread_cpu() - cpu;
   figures.waited = beside.waited() - waited;
   figures.longest_slice = slices.longest;
+  figures.longest_by_clock = slices.longest_by_clock;
   figures.whose_slice = slices.whose;
   figures.late = beside.stop();
   return figures;
