@@ -28,12 +28,9 @@ constexpr std::size_t instances = 100;
 constexpr nanoseconds slice_limit = 5ms;
 constexpr nanoseconds lateness_limit = 5ms;
 // Where others of the machine keep the thread from running, what it has to do piles up meanwhile, and the
-// beats come late whatever it does. Then they may be later, where no round was without that.
+// beats come late whatever it does. Then they may be later.
 constexpr double most_without_a_core = 0.05;
 constexpr nanoseconds lateness_limit_without = 100ms;
-
-// The servers leave the cores to the thread that is measured where both want one.
-constexpr int nicer = 10;
 
 slice_meter slices;
 
@@ -117,7 +114,10 @@ void check_said(const std::string& what, const casting& of) {
   check_words(all, truth);
   tell(what, figures);
   if (annulet::detail::built_in == annulet::detail::sanitizer::none) {
-    CHECK(figures.longest_slice < slice_limit);
+    if (slices.thread.is_sampled()) {
+      CHECK(figures.sampled > figures.cpu / 2);
+      CHECK(figures.longest_slice < slice_limit);
+    }
     CHECK(figures.late_at(0.999) < lateness_limit_for(figures));
   }
 }
@@ -152,11 +152,12 @@ void check_all(const std::string& what, const casting& of) {
 }  // namespace
 
 TEST_CASE("libcurl on select: a hundred programs fetch files in fibers of one thread, and some when killed") {
-  const http_server server(3000, nicer);
+  const http_server server(3000, cores::last);
   const auto transfers_each = oracle::from_environment("ANNULET_PORTED_TRANSFERS", 60);
   // As a program does that has several threads: it takes some milliseconds, once.
   REQUIRE(curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK);
-  // Descriptors of more than FD_SETSIZE are not for select, so there are not more connections.
+  // Three at a time: to begin one takes libcurl half a millisecond on some machines, and it begins all at
+  // once.
   check_all("transfers", [&](std::size_t, std::size_t times) {
     return std::vector<ported_program>{
         {transfers, {"transfers", server.address(), std::to_string(transfers_each * times), "3"}}};
@@ -165,7 +166,7 @@ TEST_CASE("libcurl on select: a hundred programs fetch files in fibers of one th
 }
 
 TEST_CASE("libpq on poll: a hundred programs ask a server in fibers of one thread, and some when killed") {
-  const postgres_server server(nicer);
+  const postgres_server server(cores::last);
   REQUIRE(becomes_true([&] { return PQping(server.conninfo().c_str()) == PQPING_OK; }));
   check_all("queries", [&](std::size_t, std::size_t times) {
     return std::vector<ported_program>{{queries, {"queries", server.conninfo(), std::to_string(times)}}};
@@ -194,13 +195,14 @@ TEST_CASE("a slice that is too long is seen") {
   const annulet::hub home;
   slices.begin();
   auto busy = annulet::spawn([] {
-    const cpu_samples ran;
-    const auto began = thread_cpu();
-    while (ran.are_taken() ? ran.count() < 20 : thread_cpu() - began < 10ms) {
+    nanoseconds ran{};
+    for (nanoseconds now, before = thread_cpu(); ran < 12ms; before = now) {
+      now = thread_cpu();
+      ran += std::min<nanoseconds>(now - before, 100us);  // no more than that, for a stop is in it
     }
   });
   const std::uint64_t whose = busy.id();
   busy.join();
-  CHECK(slices.longest > 9ms);
+  CHECK(slices.longest > 10ms);
   CHECK(slices.whose == whose);
 }

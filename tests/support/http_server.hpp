@@ -18,7 +18,7 @@ namespace annulet::test {
 class http_server {
  public:
   // It answers so many requests a second, evenly, and no more.
-  explicit http_server(unsigned answers_a_second, int nicer = 0) {
+  explicit http_server(unsigned answers_a_second, cores its = cores::all) {
     for (std::size_t i = 0; i < sizes.size(); ++i) {
       write_file("file-" + std::to_string(i), sizes[i]);
     }
@@ -27,7 +27,7 @@ class http_server {
     nobody_.give(its_);
     run_.emplace("/usr/sbin/nginx",
                  std::vector<std::string>{"-e", "stderr", "-p", its_.path(), "-c", its_ / "nginx.conf"},
-                 nobody_.become(SIGKILL, nicer));
+                 nobody_.become(SIGKILL, its));
     if (!becomes_true([&] { return answers(); })) {
       run_->signal(SIGKILL);
       throw std::runtime_error("nginx does not answer: " + run_->wait().err);

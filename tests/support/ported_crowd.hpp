@@ -56,11 +56,12 @@ struct ported_program {
 };
 
 // Parks for a millisecond again and again, and takes down how late it goes on. What the thread waited for a
-// core meanwhile is not counted.
+// core meanwhile, or stood still on one, is not counted.
 class ticker {
  public:
-  ticker()
-      : waits_(require_ok(::open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC), "schedstat")),
+  explicit ticker(const running_time& thread)
+      : thread_(thread),
+        waits_(require_ok(::open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC), "schedstat")),
         fiber_(spawn({.name = "ticker"}, [this] { tick(); })) {}
 
   // How long the thread was ready to run so far, and others of the machine had the cores.
@@ -86,13 +87,16 @@ class ticker {
   void tick() {
     while (!stopped_) {
       const nanoseconds before = waited();
+      const running_time::moment parks = thread_.now();
       const auto due = steady::now() + std::chrono::milliseconds(1);
       this_fiber::sleep_until(due);
       const nanoseconds late = steady::now() - due;
-      late_.push_back(std::max(late - (waited() - before), nanoseconds::zero()));
+      const nanoseconds stood = thread_.stood_still(parks, thread_.now());
+      late_.push_back(std::max(late - (waited() - before) - stood, nanoseconds::zero()));
     }
   }
 
+  const running_time& thread_;
   descriptor waits_;
   bool stopped_ = false;
   std::vector<nanoseconds> late_;
@@ -101,8 +105,9 @@ class ticker {
 
 struct crowd_figures {
   nanoseconds took{};
-  nanoseconds cpu{};     // of the thread
-  nanoseconds waited{};  // for a core
+  nanoseconds cpu{};      // of the thread
+  nanoseconds sampled{};  // of that
+  nanoseconds waited{};   // for a core
   nanoseconds longest_slice{};
   nanoseconds longest_by_clock{};
   std::uint64_t whose_slice = 0;
@@ -124,9 +129,10 @@ inline crowd_figures run_together(groups& all, slice_meter& slices,
                                   std::optional<nanoseconds> killed_within = std::nullopt) {
   const hub home;
   crowd_figures figures;
-  ticker beside;
+  ticker beside(slices.thread);
   const auto start = steady::now();
-  const nanoseconds cpu = thread_cpu(), waited = beside.waited();
+  const running_time::moment before = slices.thread.now();
+  const nanoseconds waited = beside.waited();
   slices.begin();
   std::vector<annulet_fiber*> fibers;
   const auto begin = [](void* one) { static_cast<ported_program*>(one)->run(); };
@@ -149,7 +155,9 @@ inline crowd_figures run_together(groups& all, slice_meter& slices,
   }
   slices.end();
   figures.took = steady::now() - start;
-  figures.cpu = thread_cpu() - cpu;
+  const running_time::moment after = slices.thread.now();
+  figures.cpu = after.clock - before.clock;
+  figures.sampled = running_time::period * (after.samples - before.samples);
   figures.waited = beside.waited() - waited;
   figures.longest_slice = slices.longest;
   figures.longest_by_clock = slices.longest_by_clock;

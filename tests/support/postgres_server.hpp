@@ -13,7 +13,7 @@ namespace annulet::test {
 
 class postgres_server {
  public:
-  explicit postgres_server(int nicer = 0) {
+  explicit postgres_server(cores its = cores::all) {
     nobody_.give(its_);
     program made(programs() / "initdb",
                  {"-D", data(), "-U", "annulet", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync",
@@ -23,7 +23,7 @@ class postgres_server {
       throw std::runtime_error("initdb: " + end.out + end.err);
     }
     // On SIGQUIT it ends at once, and its children with it, and gives back what the kernel holds for it.
-    run_.emplace(programs() / "postgres", options(), nobody_.become(SIGQUIT, nicer));
+    run_.emplace(programs() / "postgres", options(), nobody_.become(SIGQUIT, its));
   }
   ~postgres_server() {
     run_->signal(SIGQUIT);

@@ -17,6 +17,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
 #include <system_error>
@@ -46,8 +47,12 @@ class rough_proxy {
   // time.
   enum class treatment : char { alone, cut };
 
-  rough_proxy(std::uint16_t server, std::uint64_t seed)
-      : server_(server), dice_(seed), lives_([this] { accept_all(); }) {}
+  // `first` is called on its hub, before any connection is accepted.
+  rough_proxy(std::uint16_t server, std::uint64_t seed, const std::function<void()>& first)
+      : server_(server), dice_(seed), lives_([this, first] {
+          first();
+          accept_all();
+        }) {}
 
   [[nodiscard]] std::uint16_t port() const noexcept { return listener_.port; }
   [[nodiscard]] int links() const noexcept { return links_; }
