@@ -13,6 +13,7 @@
 #include <atomic>
 #include <cerrno>
 #include <cstdio>
+#include <fstream>
 #include <string>
 #include <thread>
 #include <vector>
@@ -77,8 +78,14 @@ TEST_CASE("a fiber writes to a file and another prints to it, and neither overwr
 
 namespace {
 
+// Where somebody has switched tracing off, its reads do not wait: they end, again and again.
 descriptor open_trace(int flags) {
   constexpr const char* path = "/sys/kernel/tracing/trace_pipe";
+  int on = 0;
+  if (std::ifstream("/sys/kernel/tracing/tracing_on") >> on && on == 0) {
+    std::printf("note: skipped: tracing is off, so %s holds nobody up\n", path);
+    return {};
+  }
   descriptor trace(::open(path, O_RDONLY | O_CLOEXEC | flags));
   if (trace.get() < 0) {
     std::printf("note: skipped: %s cannot be opened here\n", path);
