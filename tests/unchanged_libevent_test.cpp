@@ -15,6 +15,7 @@
 #include <event2/listener.h>
 #include <event2/thread.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstring>
 #include <thread>
@@ -83,11 +84,14 @@ TEST_CASE("libevent: timers come in order, and none early") {
             order += name;
           });
         };
-        add('d', 30ms);
-        add('a', 0ms);
-        add('c', 20ms);
-        add('b', 10ms);
-        add('e', 50ms);
+        // To a callback it is the same time for as long as it runs.
+        loop.after(0ms, [&add](short) {
+          add('d', 30ms);
+          add('a', 0ms);
+          add('c', 20ms);
+          add('b', 10ms);
+          add('e', 50ms);
+        });
         CHECK(loop.run() == 1);  // nothing is left to wait for
         CHECK(order == "abcde");
       },
@@ -205,7 +209,10 @@ TEST_CASE("libevent: a read event is told of its time, and of data after that") 
       }
     });
     CHECK(loop.run() == 1);
-    CHECK(told == std::vector<short>{EV_TIMEOUT, EV_READ});
+    // Twice, where the thread had no core for its 20 ms.
+    CHECK(std::ranges::count(told, EV_TIMEOUT) >= 1);
+    CHECK(std::ranges::count(told, EV_READ) == 1);
+    CHECK(told.back() == EV_READ);
   });
 }
 
@@ -245,30 +252,53 @@ TEST_CASE("libevent: a break comes after this callback, an exit after its time, 
     int beats = 0;
     loop.every(5ms, [&](short) { ++beats; });
     const timeval later = event_loop::as_timeval(52ms);
+    const auto start = steady::now();
     REQUIRE(event_base_loopexit(loop.get(), &later) == 0);
     CHECK(loop.run() == 0);
     CHECK(event_base_got_exit(loop.get()) != 0);
-    CHECK(beats >= 3);
+    CHECK(steady::now() - start >= 40ms);  // its clock is coarse
+    CHECK(beats >= 1);
     CHECK(beats <= 11);
     CHECK(loop.run(EVLOOP_NONBLOCK) == 0);
   });
 }
 
+namespace {
+
+// Its loop ends when it has seen all close.
+struct echo_server {
+  event_base* base;
+  int open;
+
+  void one_has_closed() {
+    if (--open == 0) {
+      event_base_loopexit(base, nullptr);
+    }
+  }
+};
+
+}  // namespace
+
 TEST_CASE("libevent: a server on its listener and buffers echoes to clients that block in fibers") {
   on_each_back_end([](event_loop& loop) {
     constexpr int clients = 20;
+    echo_server server{loop.get(), clients};
     sockaddr_in address = loopback(0);
-    const auto accepted = [](evconnlistener*, evutil_socket_t fd, sockaddr*, int, void* base) {
+    const auto accepted = [](evconnlistener*, evutil_socket_t fd, sockaddr*, int, void* its_server) {
       const auto echo = [](bufferevent* its, void*) {
         bufferevent_write_buffer(its, bufferevent_get_input(its));
       };
-      const auto ended = [](bufferevent* its, short, void*) { bufferevent_free(its); };
-      auto* const one = bufferevent_socket_new(static_cast<event_base*>(base), fd, BEV_OPT_CLOSE_ON_FREE);
-      bufferevent_setcb(one, echo, nullptr, ended, nullptr);
+      const auto ended = [](bufferevent* its, short, void* of) {
+        bufferevent_free(its);
+        static_cast<echo_server*>(of)->one_has_closed();
+      };
+      auto* const base = static_cast<echo_server*>(its_server)->base;
+      auto* const one = bufferevent_socket_new(base, fd, BEV_OPT_CLOSE_ON_FREE);
+      bufferevent_setcb(one, echo, nullptr, ended, its_server);
       bufferevent_enable(one, EV_READ | EV_WRITE);
     };
     const std::unique_ptr<evconnlistener, decltype(&evconnlistener_free)> listener(
-        evconnlistener_new_bind(loop.get(), accepted, loop.get(), LEV_OPT_CLOSE_ON_FREE, -1,
+        evconnlistener_new_bind(loop.get(), accepted, &server, LEV_OPT_CLOSE_ON_FREE, -1,
                                 reinterpret_cast<sockaddr*>(&address), sizeof address),
         evconnlistener_free);
     REQUIRE(listener != nullptr);
@@ -276,7 +306,6 @@ TEST_CASE("libevent: a server on its listener and buffers echoes to clients that
     REQUIRE(::getsockname(evconnlistener_get_fd(listener.get()), reinterpret_cast<sockaddr*>(&address),
                           &size) == 0);
     int right = 0;
-    int left = clients;
     for (int i = 0; i < clients; ++i) {
       annulet::spawn([&, i] {
         const descriptor mine(require_ok(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), "socket"));
@@ -285,10 +314,6 @@ TEST_CASE("libevent: a server on its listener and buffers echoes to clients that
         send(mine.get(), sent);
         std::string got(sent.size(), '\0');
         right += ::recv(mine.get(), got.data(), got.size(), MSG_WAITALL) == 10'000 && got == sent;
-        if (--left == 0) {
-          const timeval soon = event_loop::as_timeval(20ms);  // all have been seen to close by then
-          event_base_loopexit(loop.get(), &soon);
-        }
       }).detach();
     }
     CHECK(loop.run() == 0);

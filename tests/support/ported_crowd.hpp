@@ -3,9 +3,10 @@
 #pragma once
 
 #include "../ported/programs.h"
-#include "cpu_time.hpp"
 #include "files.hpp"
+#include "running_time.hpp"
 #include "slice_meter.hpp"
+#include "waited_for_a_core.hpp"
 
 #include <annulet/hub/c.h>
 #include <annulet/hub/hub.hpp>
@@ -13,7 +14,6 @@
 #include <annulet/runtime/this_fiber.hpp>
 
 #include <algorithm>
-#include <array>
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
@@ -22,9 +22,6 @@
 #include <optional>
 #include <string>
 #include <vector>
-
-#include <fcntl.h>
-#include <unistd.h>
 
 namespace annulet::test {
 
@@ -60,20 +57,7 @@ struct ported_program {
 class ticker {
  public:
   explicit ticker(const running_time& thread)
-      : thread_(thread),
-        waits_(require_ok(::open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC), "schedstat")),
-        fiber_(spawn({.name = "ticker"}, [this] { tick(); })) {}
-
-  // How long the thread was ready to run so far, and others of the machine had the cores.
-  [[nodiscard]] nanoseconds waited() const {
-    std::array<char, 128> text{};
-    const auto size = ::pread(waits_.get(), text.data(), text.size() - 1, 0);
-    char* second = nullptr;
-    if (size > 0) {
-      std::strtoull(text.data(), &second, 10);
-    }
-    return nanoseconds(second == nullptr ? 0 : std::strtoll(second, nullptr, 10));
-  }
+      : thread_(thread), fiber_(spawn({.name = "ticker"}, [this] { tick(); })) {}
 
   // In order of size.
   std::vector<nanoseconds> stop() {
@@ -86,18 +70,18 @@ class ticker {
  private:
   void tick() {
     while (!stopped_) {
-      const nanoseconds before = waited();
+      const nanoseconds before = waited_.so_far();
       const running_time::moment parks = thread_.now();
       const auto due = steady::now() + std::chrono::milliseconds(1);
       this_fiber::sleep_until(due);
       const nanoseconds late = steady::now() - due;
       const nanoseconds stood = thread_.stood_still(parks, thread_.now());
-      late_.push_back(std::max(late - (waited() - before) - stood, nanoseconds::zero()));
+      late_.push_back(std::max(late - (waited_.so_far() - before) - stood, nanoseconds::zero()));
     }
   }
 
   const running_time& thread_;
-  descriptor waits_;
+  const waited_for_a_core waited_;
   bool stopped_ = false;
   std::vector<nanoseconds> late_;
   fiber<void> fiber_;
@@ -132,7 +116,7 @@ inline crowd_figures run_together(groups& all, slice_meter& slices,
   ticker beside(slices.thread);
   const auto start = steady::now();
   const running_time::moment before = slices.thread.now();
-  const nanoseconds waited = beside.waited();
+  const waited_for_a_core waited;
   slices.begin();
   std::vector<annulet_fiber*> fibers;
   const auto begin = [](void* one) { static_cast<ported_program*>(one)->run(); };
@@ -158,7 +142,7 @@ inline crowd_figures run_together(groups& all, slice_meter& slices,
   const running_time::moment after = slices.thread.now();
   figures.cpu = after.clock - before.clock;
   figures.sampled = running_time::period * (after.samples - before.samples);
-  figures.waited = beside.waited() - waited;
+  figures.waited = waited.so_far();
   figures.longest_slice = slices.longest;
   figures.longest_by_clock = slices.longest_by_clock;
   figures.whose_slice = slices.whose;
