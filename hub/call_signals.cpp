@@ -193,7 +193,8 @@ void call_signals::wait_as_one(deadline until, signal_mask thread, signal_mask m
   if (!attached()) {
     io.flush();
   }
-  const engine::wait_end end = io.wait(until, mask == thread ? nullptr : &mask);
+  const engine::wait_end end =
+      io.wait_for_handlers(until, mask == thread ? nullptr : &mask, attached() ? descriptor_ : -1);
   const bool told = std::exchange(told_, false);
   const bool by_another = end == engine::wait_end::interrupted && !hub_.dump_is_asked();
   const bool may_be_untold = !attached() || !io.tells_event_of_signal();

@@ -14,7 +14,7 @@
 // none asks which signal it was (a read does, for handlers with SA_RESTART do not end it). For of a signal to
 // the process, which any thread may take, the kernel lets the main thread have it that does not block it, as
 // a plain call does not. It is less exact. Where another hub hears of the signal, too, and is faster, these
-// calls end as well; on epoll they also end where the process was stopped and goes on.
+// calls end as well.
 //
 // What no call lets in is left alone, unless every fiber is in a call that blocks it.
 //

@@ -82,6 +82,9 @@ class engine {
   enum class wait_end : std::uint8_t { at_once, over, interrupted };
   virtual wait_end wait(deadline until, const signal_mask* mask) noexcept = 0;
   wait_end wait(deadline until) noexcept { return wait(until, nullptr); }
+  // The same, but interrupted by handlers only, or by a signal that `signals` is for, an attached signalfd or
+  // -1. On a ring also where the process was stopped and goes on.
+  virtual wait_end wait_for_handlers(deadline until, const signal_mask* mask, int signals) noexcept = 0;
   // Whether the event of a signalfd is told, too, where its signal interrupts the wait.
   [[nodiscard]] virtual bool tells_event_of_signal() const noexcept = 0;
   // An eventfd: a write to it, by any thread, ends a wait. Closed by the engine's destructor.

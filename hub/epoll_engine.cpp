@@ -27,8 +27,6 @@ constexpr std::uint32_t always_told = EPOLLERR | EPOLLHUP;
 // What poll(2) says of a file that nobody can wait for.
 constexpr std::uint16_t ready_for_good = POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM;
 
-constexpr std::int64_t second = 1'000'000'000;
-
 const char* way_out(int error) noexcept {
   switch (error) {
     case EMFILE:
@@ -326,30 +324,6 @@ std::size_t epoll_engine::events_a_look() noexcept { return planted(plant::narro
 // Fewer, for fibers run before more are taken in.
 std::size_t epoll_engine::events_a_wait() noexcept { return planted(plant::narrow_events) ? 1 : 64; }
 
-io_result epoll_engine::wait_for_events(std::optional<std::int64_t> nanoseconds, int most,
-                                        const signal_mask* mask) noexcept {
-  ++counts_.enters;
-  if (has_pwait2_) {
-    timespec limit{};
-    if (nanoseconds) {
-      limit = {*nanoseconds / second, *nanoseconds % second};
-    }
-    const io_result got = kernel(SYS_epoll_pwait2, epoll_fd_, events_.data(), most,
-                                 nanoseconds ? &limit : nullptr, mask, sizeof(*mask));
-    // Linux before 5.11, or a filter that does not know it.
-    if (got.error() != ENOSYS && got.error() != EPERM) {
-      return got;
-    }
-    has_pwait2_ = false;
-  }
-  int milliseconds = -1;
-  if (nanoseconds) {  // rounded up: never early
-    const std::int64_t up = *nanoseconds / 1'000'000 + (*nanoseconds % 1'000'000 != 0 ? 1 : 0);
-    milliseconds = static_cast<int>(std::min<std::int64_t>(up, std::numeric_limits<int>::max()));
-  }
-  return kernel(SYS_epoll_pwait, epoll_fd_, events_.data(), most, milliseconds, mask, sizeof(*mask));
-}
-
 unsigned epoll_engine::fetch(std::optional<std::int64_t> nanoseconds, std::size_t most,
                              const signal_mask* mask) noexcept {
   const io_result got = wait_for_events(nanoseconds, static_cast<int>(most), mask);
@@ -408,23 +382,6 @@ bool epoll_engine::glance() noexcept {
   calls_->tend();  // where fibers are always ready nothing else does
   flush();
   return fetch(0, events_a_wait()) == events_a_wait();
-}
-
-engine::wait_end epoll_engine::wait(deadline until, const signal_mask* mask) noexcept {
-  const std::uint64_t before = taken_in_;
-  flush();
-  if (taken_in_ != before) {
-    fetch(0, events_a_wait());
-    return wait_end::at_once;
-  }
-  until = calls_->limit(until);
-  std::optional<std::int64_t> limit;
-  if (!until.is_never()) {
-    const std::int64_t now = until.is_past() ? 0 : clock_now();
-    limit = until.nanoseconds() > now ? until.nanoseconds() - now : 0;  // it may be any number
-  }
-  fetch(limit, events_a_wait(), mask);
-  return interrupted_ ? wait_end::interrupted : wait_end::over;
 }
 
 }  // namespace annulet::detail

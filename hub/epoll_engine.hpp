@@ -42,6 +42,7 @@ class epoll_engine final : public engine {
   void flush() noexcept override;
   using engine::wait;
   wait_end wait(deadline until, const signal_mask* mask) noexcept override;
+  wait_end wait_for_handlers(deadline until, const signal_mask* mask, int signals) noexcept override;
   // The signal may come when the kernel has looked for events, and before it looks for signals.
   [[nodiscard]] bool tells_event_of_signal() const noexcept override { return false; }
   [[nodiscard]] int wake_fd() const noexcept override { return wake_fd_; }
@@ -75,6 +76,8 @@ class epoll_engine final : public engine {
   [[nodiscard]] int control(int operation, int fd, const entry& at) noexcept;
   [[nodiscard]] static std::size_t events_a_look() noexcept;
   [[nodiscard]] static std::size_t events_a_wait() noexcept;
+  [[nodiscard]] std::optional<std::int64_t> time_left(deadline until) noexcept;
+  bool take_in_at_once() noexcept;
   // How many events came. A limit of nullopt waits for one, however long.
   unsigned fetch(std::optional<std::int64_t> nanoseconds, std::size_t most,
                  const signal_mask* mask = nullptr) noexcept;

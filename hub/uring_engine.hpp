@@ -40,6 +40,9 @@ class uring_engine final : public engine {
   void flush() noexcept override;
   using engine::wait;
   wait_end wait(deadline until, const signal_mask* mask) noexcept override;
+  wait_end wait_for_handlers(deadline until, const signal_mask* mask, int) noexcept override {
+    return wait(until, mask);
+  }
   [[nodiscard]] bool tells_event_of_signal() const noexcept override { return true; }
   [[nodiscard]] int wake_fd() const noexcept override { return wake_fd_; }
   [[nodiscard]] bool owns(int fd) const noexcept override { return fd == wake_fd_ || fd == ring_.fileno(); }

@@ -25,12 +25,11 @@ using namespace annulet::test;
 using namespace std::chrono_literals;
 
 constexpr std::size_t instances = 100;
-constexpr nanoseconds slice_limit = 5ms;
-constexpr nanoseconds lateness_limit = 5ms;
+constexpr nanoseconds limit = 5ms;  // of slices, and how late beats are
 // Where others of the machine keep the thread from running, what it has to do piles up meanwhile, and the
-// beats come late whatever it does. Then they may be later.
-constexpr double most_without_a_core = 0.05;
-constexpr nanoseconds lateness_limit_without = 100ms;
+// beats come late whatever it does; and the network's work for them is done in its slices, too.
+constexpr double most_without_a_core = 0.2;
+constexpr nanoseconds limit_without = 100ms;
 
 slice_meter slices;
 
@@ -102,9 +101,8 @@ void check_words(const groups& all, const std::vector<std::string>& truth) {
   }
 }
 
-nanoseconds lateness_limit_for(const crowd_figures& figures) {
-  const bool alone = figures.waited < most_without_a_core * figures.took;
-  return alone ? lateness_limit : lateness_limit_without;
+nanoseconds limit_for(const crowd_figures& figures) {
+  return figures.waited < most_without_a_core * figures.took ? limit : limit_without;
 }
 
 void check_said(const std::string& what, const casting& of) {
@@ -116,9 +114,9 @@ void check_said(const std::string& what, const casting& of) {
   if (annulet::detail::built_in == annulet::detail::sanitizer::none) {
     if (slices.thread.is_sampled()) {
       CHECK(figures.sampled > figures.cpu / 2);
-      CHECK(figures.longest_slice < slice_limit);
+      CHECK(figures.longest_slice < limit_for(figures));
     }
-    CHECK(figures.late_at(0.999) < lateness_limit_for(figures));
+    CHECK(figures.late_at(0.999) < limit_for(figures));
   }
 }
 
