@@ -195,7 +195,7 @@ void call_signals::wait_as_one(deadline until, signal_mask thread, signal_mask m
   }
   const engine::wait_end end =
       io.wait_for_handlers(until, mask == thread ? nullptr : &mask, attached() ? descriptor_ : -1);
-  const bool told = std::exchange(told_, false);
+  const bool told = std::exchange(told_, false) || end == engine::wait_end::signalled;
   const bool by_another = end == engine::wait_end::interrupted && !hub_.dump_is_asked();
   const bool may_be_untold = !attached() || !io.tells_event_of_signal();
   const bool heard = told || (by_another && may_be_untold);

@@ -78,12 +78,12 @@ class engine {
   // Hands over what changed and blocks until something happened, the deadline, a write to wake_fd() or a
   // signal; or not at all, where something had happened already. `mask`: of the thread while it waits; its
   // own without.
-  // interrupted: as far as the kernel says.
-  enum class wait_end : std::uint8_t { at_once, over, interrupted };
+  // interrupted: as far as the kernel says. signalled: a signal was there that `signals` is for, below.
+  enum class wait_end : std::uint8_t { at_once, over, interrupted, signalled };
   virtual wait_end wait(deadline until, const signal_mask* mask) noexcept = 0;
   wait_end wait(deadline until) noexcept { return wait(until, nullptr); }
-  // The same, but interrupted by handlers only, or by a signal that `signals` is for, an attached signalfd or
-  // -1. On a ring also where the process was stopped and goes on.
+  // The same, but interrupted by handlers only: on a ring also where the process was stopped and goes on, and
+  // on epoll where RLIMIT_NOFILE is less than two. `signals`: an attached signalfd, or -1.
   virtual wait_end wait_for_handlers(deadline until, const signal_mask* mask, int signals) noexcept = 0;
   // Whether the event of a signalfd is told, too, where its signal interrupts the wait.
   [[nodiscard]] virtual bool tells_event_of_signal() const noexcept = 0;

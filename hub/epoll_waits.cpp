@@ -72,8 +72,8 @@ engine::wait_end epoll_engine::wait(deadline until, const signal_mask* mask) noe
 }
 
 // epoll_wait(2) also ends where the process was stopped, or io_uring has work for the thread, which it has
-// when the thread has closed a ring. poll(2) goes on then by itself. It finds the signal first, where that
-// may be waited for by a descriptor, and its handler runs then as it returns.
+// when the thread has closed a ring. poll(2) goes on then by itself. With the signalfd beside it, it reports
+// a signal whose handler runs as it returns; the set has nothing to say of that afterwards.
 engine::wait_end epoll_engine::wait_for_handlers(deadline until, const signal_mask* mask,
                                                  int signals) noexcept {
   if (take_in_at_once()) {
@@ -91,10 +91,13 @@ engine::wait_end epoll_engine::wait_for_handlers(deadline until, const signal_ma
   if (!ready.ok()) {  // EINVAL: so many may not be polled (RLIMIT_NOFILE)
     return ready.error() == EINTR ? wait_end::interrupted : wait(until, mask);
   }
+  if ((both[1].revents & POLLNVAL) != 0) {  // it was closed, and not by the hub
+    return wait(until, mask);
+  }
   if (ready.value() != 0) {
     fetch(0, events_a_wait());
   }
-  return both[1].revents != 0 ? wait_end::interrupted : wait_end::over;
+  return (both[1].revents & POLLIN) != 0 ? wait_end::signalled : wait_end::over;
 }
 
 }  // namespace annulet::detail

@@ -17,11 +17,13 @@
 #include <cerrno>
 #include <chrono>
 #include <csignal>
+#include <cstdio>
 #include <optional>
 #include <system_error>
 #include <thread>
 
 #include <sys/resource.h>
+#include <unistd.h>
 
 using namespace std::chrono_literals;
 using namespace annulet::test;
