@@ -3,8 +3,8 @@
 // ends no parked call, in a process of one thread (the first case: none has been started yet) and beside
 // others.
 
-#include "support/blocked_signals.hpp"
 #include "support/counted_signal.hpp"
+#include "support/descriptor_limit.hpp"
 #include "support/engine.hpp"
 #include "support/files.hpp"
 #include "support/forked_sender.hpp"
@@ -22,29 +22,12 @@
 #include <system_error>
 #include <thread>
 
-#include <sys/resource.h>
 #include <unistd.h>
 
 using namespace std::chrono_literals;
 using namespace annulet::test;
 
 namespace {
-
-// While it lives no descriptor is to be had, and one may be polled.
-class no_descriptors {
- public:
-  no_descriptors() {
-    require_ok(::getrlimit(RLIMIT_NOFILE, &before_), "getrlimit");
-    const rlimit few{1, before_.rlim_max};
-    require_ok(::setrlimit(RLIMIT_NOFILE, &few), "setrlimit");
-  }
-  ~no_descriptors() { ::setrlimit(RLIMIT_NOFILE, &before_); }
-  no_descriptors(const no_descriptors&) = delete;
-  no_descriptors& operator=(const no_descriptors&) = delete;
-
- private:
-  rlimit before_{};
-};
 
 bool close_a_ring() {
   annulet::hub_options options;
@@ -66,9 +49,9 @@ void check_uninterrupted() {
     CAPTURE(with_descriptor);
     for (int i = 0; i < 10 && close_a_ring(); ++i) {
       const annulet::hub home;
-      std::optional<no_descriptors> none;
+      std::optional<lowered_limit> none;
       if (!with_descriptor) {
-        none.emplace();
+        none.emplace(1);  // as many as may be polled
       }
       CHECK(poll_for_50_ms() == 0);
     }
@@ -79,9 +62,9 @@ void check_uninterrupted() {
         ::usleep(10'000);
         ::kill(to, SIGCONT);
       });
-      std::optional<no_descriptors> none;
+      std::optional<lowered_limit> none;
       if (!with_descriptor) {
-        none.emplace();
+        none.emplace(1);  // as many as may be polled
       }
       CHECK(poll_for_50_ms() == 0);
       // And a signal does.

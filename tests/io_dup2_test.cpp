@@ -3,6 +3,7 @@
 #include <annulet/hub/io.hpp>
 
 #include "support/apart.hpp"
+#include "support/descriptor_limit.hpp"
 #include "support/io_calls.hpp"
 
 #include <doctest/doctest.h>
@@ -14,7 +15,6 @@
 #include <utility>
 #include <vector>
 
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
@@ -34,22 +34,6 @@ int read_error(int fd) {
 int dup2_error(int source, int target) {
   return failure_of([&] { return annulet::dup2(source, target); }).error;
 }
-
-class lowered_limit {
- public:
-  explicit lowered_limit(rlim_t numbers) {
-    ::getrlimit(RLIMIT_NOFILE, &before_);
-    rlimit low = before_;
-    low.rlim_cur = numbers;
-    require_ok(::setrlimit(RLIMIT_NOFILE, &low), "setrlimit");
-  }
-  ~lowered_limit() { ::setrlimit(RLIMIT_NOFILE, &before_); }
-  lowered_limit(const lowered_limit&) = delete;
-  lowered_limit& operator=(const lowered_limit&) = delete;
-
- private:
-  rlimit before_{};
-};
 
 // All numbers that are free below a limit.
 std::vector<descriptor> use_up_numbers(int below) {
