@@ -73,7 +73,7 @@ void epoll_engine::leave_to_parent() noexcept {
 
 int epoll_engine::add_wake_fd(int set) noexcept {
   epoll_event wake{EPOLLIN | EPOLLET, {.u64 = wake_data}};
-  return kernel(SYS_epoll_ctl, set, EPOLL_CTL_ADD, wake_fd_, &wake).error();
+  return uninterrupted([&] { return kernel(SYS_epoll_ctl, set, EPOLL_CTL_ADD, wake_fd_, &wake); }).error();
 }
 
 epoll_engine::~epoll_engine() {
@@ -209,7 +209,7 @@ int epoll_engine::hand_over(int fd, entry& at) noexcept {
 int epoll_engine::control(int operation, int fd, const entry& at) noexcept {
   epoll_event event{at.events, {.u64 = std::uint64_t{at.generation} << 32 | static_cast<std::uint32_t>(fd)}};
   ++counts_.requests;
-  return kernel(SYS_epoll_ctl, epoll_fd_, operation, fd, &event).error();
+  return uninterrupted([&] { return kernel(SYS_epoll_ctl, epoll_fd_, operation, fd, &event); }).error();
 }
 
 void epoll_engine::let_go(std::span<watch* const> watches) noexcept {

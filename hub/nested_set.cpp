@@ -37,7 +37,8 @@ void nested_set::end() noexcept {
 // The bits of a mask have the same values for both.
 int nested_set::control(int operation, int file, std::uint16_t mask) const noexcept {
   epoll_event event{mask, {}};
-  const int error = kernel(SYS_epoll_ctl, set_, operation, file, &event).error();
+  const int error =
+      uninterrupted([&] { return kernel(SYS_epoll_ctl, set_, operation, file, &event); }).error();
   return error == EBADF || error == EPERM ? 0 : error;
 }
 

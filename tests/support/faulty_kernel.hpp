@@ -31,6 +31,7 @@ class faulty_kernel {
   struct counts {
     std::uint64_t enters_refused = 0;
     std::uint64_t controls_refused = 0;  // of an epoll set
+    std::uint64_t short_of_memory = 0;   // of these; the others were interrupted
     std::uint64_t waits_refused = 0;     // for one
     std::uint64_t polls_ended = 0;       // that would have told more
     std::uint64_t polls_cancelled = 0;
@@ -76,8 +77,9 @@ class faulty_kernel {
         return enter(arguments);
       case SYS_epoll_ctl:
         if (arguments[1] != EPOLL_CTL_DEL && ++controls_ % every_ == 0) {
-          ++counts_.controls_refused;
-          return counts_.controls_refused % 2 == 0 ? -EINTR : -ENOMEM;
+          const bool interrupted = ++counts_.controls_refused % 2 == 0;
+          counts_.short_of_memory += interrupted ? 0 : 1;
+          return interrupted ? -EINTR : -ENOMEM;
         }
         break;
       case SYS_epoll_pwait:
