@@ -21,7 +21,7 @@ struct confinement {
   bool uring = true;  // the engines that hubs may be on
   bool epoll = true;
   bool sockets = true;
-  bool files = true;       // of disks: annulet::file, and read and write of such
+  bool files = true;       // of disks: open, pread and their kin; and drop-ins, on terminals or in main()
   bool names = false;      // annulet_getaddrinfo: the C library reads files and asks servers
   bool processes = false;  // annulet::process, child, run_process; and fork
   // What a call that is not listed comes to. SCMP_ACT_LOG tells of it in the kernel's log and lets it go.
@@ -30,13 +30,42 @@ struct confinement {
 
 // Memory, threads, time and signals: every process of C++ needs most of these.
 inline constexpr std::initializer_list<const char*> calls_of_runtime = {
-    "mmap",         "munmap",         "mremap",        "mprotect",        "madvise",     "mincore",
-    "brk",          "clone",          "clone3",        "set_robust_list", "rseq",        "futex",
-    "exit",         "exit_group",     "gettid",        "getpid",          "sched_yield", "sched_getaffinity",
-    "prlimit64",    "getrandom",      "clock_gettime", "clock_nanosleep", "nanosleep",   "restart_syscall",
-    "rt_sigaction", "rt_sigprocmask", "rt_sigreturn",  "rt_sigpending",   "sigaltstack", "tgkill",
+    "mmap",
+    "munmap",
+    "mremap",
+    "mprotect",
+    "madvise",
+    "mincore",
+    "brk",
+    "clone",
+    "clone3",
+    "set_robust_list",
+    "rseq",
+    "futex",
+    "exit",
+    "exit_group",
+    "gettid",
+    "getpid",
+    "sched_yield",
+    "sched_getaffinity",
+    "prlimit64",
+    "getrandom",
+    "clock_gettime",
+    "clock_nanosleep",
+    "nanosleep",
+    "restart_syscall",
+    "rt_sigaction",
+    "rt_sigprocmask",
+    "rt_sigreturn",
+    "rt_sigpending",
+    "sigaltstack",
+    "tgkill",
+    "rt_sigtimedwait",
+    "sched_setaffinity",
 };
-// What every hub does about descriptors: its eventfd, poll(2) behind each event, drop-ins.
+// What every hub does about descriptors: its eventfd, poll(2) behind each event, drop-ins. A receive or a
+// send is how it asks whether a number has a socket, a pipe how it asks what this kernel's writes can be
+// told; and on either engine what io_uring cannot poll is put into an epoll set.
 inline constexpr std::initializer_list<const char*> calls_of_hub = {
     "eventfd2",
     "signalfd4",
@@ -50,8 +79,14 @@ inline constexpr std::initializer_list<const char*> calls_of_hub = {
     "pwritev2",
     "close",
     "dup3",
+    "pipe2",
     "fcntl",
     "ioctl",
+    "recvfrom",
+    "sendto",
+    "getsockopt",
+    "epoll_create1",
+    "epoll_ctl",
     "poll",
     "ppoll",
     "pselect6",
@@ -69,12 +104,13 @@ inline constexpr std::initializer_list<const char*> calls_of_uring = {
     "io_uring_register",
 };
 inline constexpr std::initializer_list<const char*> calls_of_epoll = {
-    "epoll_create1", "epoll_ctl", "epoll_wait", "epoll_pwait", "epoll_pwait2",
+    "epoll_wait",
+    "epoll_pwait",
+    "epoll_pwait2",
 };
 inline constexpr std::initializer_list<const char*> calls_of_sockets = {
-    "socket",   "socketpair", "bind",        "listen",      "accept",     "accept4",
-    "connect",  "shutdown",   "getsockname", "getpeername", "getsockopt", "setsockopt",
-    "recvfrom", "recvmsg",    "recvmmsg",    "sendto",      "sendmsg",    "sendmmsg",
+    "socket",      "socketpair",  "bind",       "listen",  "accept",   "accept4", "connect",  "shutdown",
+    "getsockname", "getpeername", "setsockopt", "recvmsg", "recvmmsg", "sendmsg", "sendmmsg",
 };
 inline constexpr std::initializer_list<const char*> calls_of_files = {
     "openat", "pread64", "pwrite64", "preadv", "pwritev", "fsync", "fdatasync", "ftruncate",
@@ -87,9 +123,9 @@ inline constexpr std::initializer_list<const char*> calls_of_names = {
 };
 // The last are what a program in C calls to begin, who is confined as well.
 inline constexpr std::initializer_list<const char*> calls_of_processes = {
-    "pipe2", "execve", "wait4",       "waitid",  "pidfd_open", "pidfd_send_signal",
-    "kill",  "vfork",  "close_range", "setsid",  "setpgid",    "chdir",
-    "dup2",  "access", "openat",      "pread64", "arch_prctl", "set_tid_address",
+    "execve", "wait4",       "waitid", "pidfd_open", "pidfd_send_signal", "kill",
+    "vfork",  "close_range", "setsid", "setpgid",    "getpgid",           "fchdir",
+    "dup2",   "access",      "openat", "pread64",    "arch_prctl",        "set_tid_address",
 };
 
 // For this thread, and those that it starts from now on. Throws std::system_error.

@@ -3,13 +3,17 @@
 
 #include "support/child.hpp"
 #include "support/files.hpp"
+#include "support/refused_calls.hpp"
 
 #include <annulet/selector/posix.h>
+#include <annulet/hub/close.hpp>
 #include <annulet/hub/descriptor.hpp>
 #include <annulet/hub/file.hpp>
 #include <annulet/hub/hub.hpp>
 #include <annulet/hub/io.hpp>
 #include <annulet/hub/offload.hpp>
+#include <annulet/hub/process.hpp>
+#include <annulet/hub/run_on_all_cores.hpp>
 #include <annulet/hub/run_process.hpp>
 #include <annulet/runtime/cancellation.hpp>
 #include <annulet/runtime/fiber.hpp>
@@ -19,12 +23,18 @@
 #include <doctest/doctest.h>
 
 #include <array>
+#include <atomic>
+#include <cerrno>
 #include <chrono>
+#include <csignal>
 #include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <filesystem>
 #include <functional>
+#include <span>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -32,9 +42,11 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <sys/epoll.h>
 #include <sys/select.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 using namespace std::chrono_literals;
@@ -129,27 +141,72 @@ bool other_threads() {
   return done == 1;
 }
 
-child_end confined(const confinement& what, annulet::engine_choice on, const std::function<bool()>& act) {
+// Where nothing but a hub is allowed. To write to a pipe that nobody reads is an error, and no signal.
+bool pipes() {
+  std::array<int, 2> ends{};
+  if (::pipe2(ends.data(), O_CLOEXEC) != 0) {
+    return false;
+  }
+  std::array<std::byte, 10> bytes{};
+  auto reader = annulet::spawn([&] { return annulet::read(ends[0], bytes); });
+  annulet::this_fiber::yield();
+  const bool written = annulet::write(ends[1], std::span(bytes).first(3)) == 3;
+  const bool came = reader.get() == 3;
+  annulet::close(ends[0]);
+  int error = 0;
+  try {
+    (void)annulet::write(ends[1], bytes);
+  } catch (const std::system_error& e) {
+    error = e.code().value();
+  }
+  annulet::close(ends[1]);
+  return written && came && error == EPIPE;
+}
+
+// A priority event of a disk's file, which io_uring refuses to poll for.
+bool what_io_uring_cannot_poll() {
+  auto waits = annulet::spawn([] {
+    const int file = ::open("/bin/true", O_RDONLY | O_CLOEXEC);
+    pollfd one{file, POLLPRI, 0};
+    return annulet_poll(&one, 1, 10) == 0 && annulet_close(file) == 0;
+  });
+  return waits.get();
+}
+
+bool processes() {
+  const bool elsewhere = annulet::run_process({.command = {"/bin/true"}, .directory = "/"}).status.success();
+  annulet::process sleeper({.command = {"/bin/sleep", "100"}});
+  return elsewhere && sleeper.terminate(10s).signal() == SIGTERM;
+}
+
+// Refused is what is not listed, by an end of the process or, as by default, by an error.
+void confine_to(confinement what, annulet::engine_choice on, std::uint32_t otherwise) {
+  what.otherwise = otherwise;
+  what.uring = on == annulet::engine_choice::uring;
+  what.epoll = on == annulet::engine_choice::epoll;
+  example::confine(what);
+}
+
+child_end confined(const confinement& what, annulet::engine_choice on, const std::function<bool()>& act,
+                   std::uint32_t otherwise = SCMP_ACT_KILL_PROCESS) {
   return in_child([&] {
-    confinement strict = what;
-    strict.otherwise = SCMP_ACT_KILL_PROCESS;
-    strict.uring = on == annulet::engine_choice::uring;
-    strict.epoll = on == annulet::engine_choice::epoll;
-    example::confine(strict);
+    confine_to(what, on, otherwise);
     const annulet::hub home({.engine = on});
     return act();
   });
 }
+
+constexpr std::array engines = {annulet::engine_choice::uring, annulet::engine_choice::epoll};
 
 }  // namespace
 
 TEST_CASE("what the profile lists is enough for each engine") {
   const auto folder = std::filesystem::temp_directory_path();
   const std::string path = folder / ("annulet.confined." + std::to_string(::getpid()));
-  for (const auto on : {annulet::engine_choice::uring, annulet::engine_choice::epoll}) {
+  for (const auto on : engines) {
     const auto end = confined({}, on, [&] {
       return fibers_and_time() && echo_over_tcp() && selector_and_drop_ins() && a_file(path) &&
-             other_threads();
+             what_io_uring_cannot_poll() && other_threads();
     });
     CAPTURE(static_cast<int>(on));
     CAPTURE(end.said);
@@ -159,15 +216,58 @@ TEST_CASE("what the profile lists is enough for each engine") {
   std::filesystem::remove(path);
 }
 
+TEST_CASE("pipes need nothing of sockets and files, on older kernels neither") {
+  for (const auto on : engines) {
+    for (const std::uint32_t otherwise : {SCMP_ACT_KILL_PROCESS, SCMP_ACT_ERRNO(EPERM)}) {
+      for (const bool older : {false, true}) {
+        const auto end = in_child([&] {
+          if (older) {
+            annulet::test::refuse_where(SYS_pwritev2, 5, 0x100, EOPNOTSUPP);  // RWF_NOSIGNAL, of Linux 6.18
+          }
+          confine_to({.sockets = false, .files = false}, on, otherwise);
+          const annulet::hub home({.engine = on});
+          return pipes();
+        });
+        CAPTURE(static_cast<int>(on));
+        CAPTURE(otherwise);
+        CAPTURE(older);
+        CAPTURE(end.said);
+        CHECK(end.signal == 0);
+        CHECK(end.exit == 0);
+      }
+    }
+  }
+}
+
 TEST_CASE("names and processes need what is listed for them") {
-  for (const auto on : {annulet::engine_choice::uring, annulet::engine_choice::epoll}) {
+  for (const auto on : engines) {
     const auto end = confined({.names = true, .processes = true}, on, [] {
       addrinfo* found = nullptr;
       const bool known = annulet_getaddrinfo("localhost", "80", nullptr, &found) == 0;
       if (known) {
         ::freeaddrinfo(found);
       }
-      return known && annulet::run_process({.command = {"/bin/true"}}).status.success();
+      return known && processes();
+    });
+    CAPTURE(static_cast<int>(on));
+    CAPTURE(end.said);
+    CHECK(end.signal == 0);
+    CHECK(end.exit == 0);
+  }
+}
+
+TEST_CASE("hubs on all cores need nothing else") {
+  for (const auto on : engines) {
+    const auto end = in_child([on] {
+      confine_to({.sockets = false, .files = false}, on, SCMP_ACT_KILL_PROCESS);
+      std::atomic<unsigned> ran{0};
+      annulet::run_on_all_cores(
+          [&](annulet::hub&, std::size_t) {
+            annulet::this_fiber::sleep_for(1ms);
+            ++ran;
+          },
+          {.count = 3, .pinned = true, .hub = {.engine = on}});
+      return ran == 3;
     });
     CAPTURE(static_cast<int>(on));
     CAPTURE(end.said);
@@ -182,5 +282,8 @@ TEST_CASE("it is strict: what is not listed ends the process") {
         SIGSYS);
   CHECK(confined({.files = false}, on, [] { return ::open("/", O_RDONLY) < 0; }).signal == SIGSYS);
   CHECK(confined({}, on, [] { return ::mkdir("/nowhere/to", 0) != 0; }).signal == SIGSYS);
-  CHECK(confined({}, on, [] { return ::epoll_create1(0) >= 0; }).signal == SIGSYS);
+  CHECK(confined({}, on, [] {
+          epoll_event event{};
+          return ::epoll_wait(-1, &event, 1, 0) < 0;
+        }).signal == SIGSYS);
 }
