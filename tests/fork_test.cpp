@@ -55,7 +55,7 @@ namespace {
 
 bool has_none_of_a_hub() {
   return descriptors_that_are("io_uring") + descriptors_that_are("eventpoll") +
-             descriptors_that_are("eventfd") ==
+             descriptors_that_are("eventfd") + lines_with("/proc/self/maps", "io_uring") ==
          0;
 }
 
@@ -68,6 +68,8 @@ TEST_CASE("in the child each call on what is the parent's says so, and the kerne
   annulet::event flag;
   auto other = spawn([&] { flag.wait(); });
   this_fiber::yield();
+  CHECK(!has_none_of_a_hub());
+  CHECK((lines_with("/proc/self/maps", "io_uring") != 0) == (home.engine_report().name == "io_uring"));
   const pid_t child = ::fork();
   if (child == 0) {
     verdict v;

@@ -16,10 +16,12 @@
 #include <cstdio>
 #include <fstream>
 #include <iostream>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
+#include <sys/uio.h>
 #include <unistd.h>
 
 using annulet::default_stack_size;
@@ -60,6 +62,12 @@ void burst(std::size_t fibers, std::size_t touched, std::size_t stack_size = def
   for (auto& f : all) {
     f.join();
   }
+}
+
+bool can_be_read(std::byte* address) {
+  std::byte copy{};
+  const iovec to{&copy, 1}, from{address, 1};
+  return ::process_vm_readv(::getpid(), &to, 1, &from, 1, 0) == 1;
 }
 
 }  // namespace
@@ -227,11 +235,13 @@ TEST_CASE("crowds of fibers live at once, guarded, in 5 KiB each, page tables an
       [&] {
         driven world;
         annulet::event go;
-        std::size_t woken = 0;
+        std::size_t woken = 0, guarded = 0;
         const std::size_t mapped = mappings();
         const std::size_t resident = resident_bytes(), tables = in_page_tables();
         for (std::size_t i = 0; i < fibers; ++i) {
           spawn([&] {
+            const std::span<std::byte> stack = world.fibers.running().memory.memory;
+            guarded += can_be_read(&stack.back()) && !can_be_read(stack.data() - 1) ? 1 : 0;
             go.wait();
             ++woken;
           }).detach();
@@ -249,7 +259,7 @@ TEST_CASE("crowds of fibers live at once, guarded, in 5 KiB each, page tables an
           annulet::this_fiber::yield();
         }
         std::fflush(stdout);
-        return small && all_live && flat && woken == fibers;
+        return small && all_live && flat && guarded == fibers && woken == fibers;
       },
       300);
   CAPTURE(end.said);
