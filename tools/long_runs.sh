@@ -2,12 +2,12 @@
 
 # What each row of the battery holds, and at which figure. docs/reliability.md says what is promised by it.
 long_runs=(
-  'races|100,000 rounds of each race of two ends of a call, 10,000 of those with a child'
+  'races|100,000 rounds of each race of two ends of a call; 100,000 calls on files, 10,000 for children'
   'wait_races|10,200,000 races of an event, a deadline and a kill'
-  'close|1,000,000 closes of numbers that are waited for, and the suites of reuse'
+  'close|100,000 closes in each of 8 ways of each of 9 kinds of file, and the suites of reuse'
   'churn|100,000 connections, and nothing left of them'
   'oracle|10,000,000 operations of the selector, compared with poll(2)'
-  'models|100,000,000 steps of the primitives, compared with models'
+  'models|100,000,000 steps of each of 11 primitives, compared with models'
   'simulation|100,000,000 steps on a simulated kernel, over 10,000 seeds'
   'storms|1,000 rounds of 19,700 events at once; 600,000 signals, 10,000 a second'
   'faults|10,000,000 calls on a kernel that refuses them, and a ring that ends and cuts short'
@@ -20,8 +20,8 @@ long_runs=(
   'sanitizers|the tests, but for what tools/find_bugs.sh names, with three sanitizers'
   'timing|10,000 rounds of timers, on an idle machine'
   'drop_ins|100,000 kills and guards a call, 10,000,000 operations compared, 100,000 signals'
-  'drop_in_scenes|100 rounds of each call, made plainly and parked, without and beside busy loops'
-  'ported|100 of each ported program, 500 transfers, 20 rounds'
+  'drop_in_scenes|100 rounds of each call, plain and parked, without and beside busy loops; a few have one'
+  'ported|100 of each ported program at once, 500 transfers each for one of them, 20 rounds'
   'unchanged|300 calls of libraries that nobody changed at once, and each alone'
   'repeat|the suite of the selector 100 times'
   'repeat_busy|the same beside a busy loop on each core'
@@ -106,7 +106,11 @@ sanitize() {
 # long_run NAME
 long_run() {
   local suite refusals_to_run=() sorts=("${sorts[@]}")
-  [[ $1 == refused ]] && keep_sorts refused ladder || keep_sorts any ring epoll
+  if [[ $1 == refused ]]; then
+    sorts=(refused ladder)  # whatever --engine says: it is chosen there
+  else
+    keep_sorts any ring epoll
+  fi
   case $1 in
     races)
       ANNULET_RACE_ROUNDS=100000 run_tests io_races
