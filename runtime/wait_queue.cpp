@@ -83,9 +83,15 @@ control_block& wait_queue::require_own_thread(const char* call, bool in_use) {
 }
 
 control_block* wait_queue::giver(const char* call, bool in_use) {
-  const scheduler* const here = scheduler::current();
-  const bool is_parents = owner_ != here && (in_use || !waiters_.empty()) && is_left_to_parent(owner_);
-  if (is_parents || (here == nullptr && scheduler::in_forked_child())) [[unlikely]] {
+  if (owner_ != nullptr && owner_ == scheduler::current()) [[likely]] {
+    return &owner_->running();
+  }
+  return giver_elsewhere(call, in_use);
+}
+
+control_block* wait_queue::giver_elsewhere(const char* call, bool in_use) {
+  const bool is_parents = (in_use || !waiters_.empty()) && is_left_to_parent(owner_);
+  if (is_parents || (scheduler::current() == nullptr && scheduler::in_forked_child())) {
     return nullptr;
   }
   return &require_own_thread(call, in_use);

@@ -77,6 +77,7 @@ class wait_queue {
  private:
   void belong_here(const char* call, bool in_use);
   [[gnu::cold]] void come_over(const char* call, bool in_use);
+  [[gnu::cold]] control_block* giver_elsewhere(const char* call, bool in_use);
 
   wait_line waiters_;
   scheduler* owner_ = nullptr;
