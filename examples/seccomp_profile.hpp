@@ -1,5 +1,5 @@
 // A seccomp profile for a process with hubs, by libseccomp: what annulet asks of the kernel, with the C
-// library below it, and nothing else. Begin with it, and add what your own code calls.
+// library below it. Begin with it, and add what your own code calls.
 //
 //   example::confine({.uring = true});     // first of all: threads that exist already are not confined
 //   annulet::hub hub;
@@ -18,10 +18,11 @@
 namespace example {
 
 struct confinement {
-  bool uring = true;  // the engines that hubs may be on
-  bool epoll = true;
+  bool uring = true;  // without it hubs are on epoll, and need nothing more
   bool sockets = true;
-  bool files = true;       // of disks: open, pread and their kin; and drop-ins, on terminals or in main()
+  // open, pread and their kin. Without it, drop-ins cannot ask for /dev/tty, or for the main thread's stack
+  // (/proc/self/maps), nor the C library for messages in the program's language.
+  bool files = true;
   bool names = false;      // annulet_getaddrinfo: the C library reads files and asks servers
   bool processes = false;  // annulet::process, child, run_process; and fork
   // What a call that is not listed comes to. SCMP_ACT_LOG tells of it in the kernel's log and lets it go.
@@ -63,33 +64,37 @@ inline constexpr std::initializer_list<const char*> calls_of_runtime = {
     "rt_sigtimedwait",
     "sched_setaffinity",
 };
-// What every hub does about descriptors: its eventfd, poll(2) behind each event, drop-ins. A receive or a
-// send is how it asks whether a number has a socket, a pipe how it asks what this kernel's writes can be
-// told; and on either engine what io_uring cannot poll is put into an epoll set.
+// What every hub does about descriptors: its eventfd, poll(2) behind each event, drop-ins. On either engine:
+// by a receive or a send it asks whether a number has a socket, by a pipe what this kernel's writes can be
+// told, and what io_uring cannot poll is put into an epoll set.
 inline constexpr std::initializer_list<const char*> calls_of_hub = {
     "eventfd2",
     "signalfd4",
     "timerfd_create",
     "timerfd_settime",
+    "epoll_create1",
+    "epoll_ctl",
+    "epoll_pwait",
+    "epoll_pwait2",
+    "poll",
+    "ppoll",
+    "pselect6",
     "read",
     "readv",
     "write",
     "writev",
     "preadv2",
     "pwritev2",
+    "recvfrom",
+    "recvmsg",
+    "sendto",
+    "sendmsg",
+    "getsockopt",
     "close",
     "dup3",
     "pipe2",
     "fcntl",
     "ioctl",
-    "recvfrom",
-    "sendto",
-    "getsockopt",
-    "epoll_create1",
-    "epoll_ctl",
-    "poll",
-    "ppoll",
-    "pselect6",
     "statx",
     "fstat",
     "newfstatat",
@@ -103,17 +108,12 @@ inline constexpr std::initializer_list<const char*> calls_of_uring = {
     "io_uring_enter",
     "io_uring_register",
 };
-inline constexpr std::initializer_list<const char*> calls_of_epoll = {
-    "epoll_wait",
-    "epoll_pwait",
-    "epoll_pwait2",
-};
 inline constexpr std::initializer_list<const char*> calls_of_sockets = {
-    "socket",      "socketpair",  "bind",       "listen",  "accept",   "accept4", "connect",  "shutdown",
-    "getsockname", "getpeername", "setsockopt", "recvmsg", "recvmmsg", "sendmsg", "sendmmsg",
+    "socket",   "socketpair",  "bind",        "listen",     "accept4",  "connect",
+    "shutdown", "getsockname", "getpeername", "setsockopt", "sendmmsg",
 };
 inline constexpr std::initializer_list<const char*> calls_of_files = {
-    "openat", "pread64", "pwrite64", "preadv", "pwritev", "fsync", "fdatasync", "ftruncate",
+    "openat", "pread64", "preadv", "pwritev", "fsync", "fdatasync",
 };
 inline constexpr std::initializer_list<const char*> calls_of_names = {
     "openat",
@@ -123,9 +123,23 @@ inline constexpr std::initializer_list<const char*> calls_of_names = {
 };
 // The last are what a program in C calls to begin, who is confined as well.
 inline constexpr std::initializer_list<const char*> calls_of_processes = {
-    "execve", "wait4",       "waitid", "pidfd_open", "pidfd_send_signal", "kill",
-    "vfork",  "close_range", "setsid", "setpgid",    "getpgid",           "fchdir",
-    "dup2",   "access",      "openat", "pread64",    "arch_prctl",        "set_tid_address",
+    "execve",
+    "wait4",
+    "waitid",
+    "pidfd_open",
+    "pidfd_send_signal",
+    "kill",
+    "vfork",
+    "close_range",
+    "setpgid",
+    "getpgid",
+    "fchdir",
+    "dup2",
+    "access",
+    "openat",
+    "pread64",
+    "arch_prctl",
+    "set_tid_address",
 };
 
 // For this thread, and those that it starts from now on. Throws std::system_error.
@@ -150,7 +164,6 @@ inline void confine(const confinement& what) {
   allow(true, calls_of_runtime);
   allow(true, calls_of_hub);
   allow(what.uring, calls_of_uring);
-  allow(what.epoll, calls_of_epoll);
   allow(what.sockets || what.names, calls_of_sockets);
   allow(what.files, calls_of_files);
   allow(what.names, calls_of_names);
