@@ -203,6 +203,8 @@ void harness::hold(const contest& what) {
 
   outcome result{.bench = what.bench, .setting = what.setting, .operation = what.operation};
   result.judged_by = what.judged_by;
+  result.pairs = pairs;
+  result.turn_ns = options_.turn_ns() * what.turn_length;
   if (what.reference) {
     result.reference = what.baselines[*what.reference].name;
   }

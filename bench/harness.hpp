@@ -145,6 +145,8 @@ struct outcome {
   std::string setting;
   std::string operation;
   metric judged_by = metric::wall;
+  int pairs = 0;                         // where it was a contest
+  double turn_ns = 0;                    // what a turn was to take
   std::string reference = {};            // its name, where there is one
   std::vector<standing> standings = {};  // the subject first
   std::vector<verdict> verdicts = {};
@@ -158,6 +160,8 @@ struct floor_figure {
 
 struct run_options {
   bool quick = false;
+  bool whole = false;  // no workload was named, so all of them run
+  double load = 0;     // of the machine, before
   int pairs() const { return quick ? 5 : 25; }
   double turn_ns() const { return quick ? 8e6 : 20e6; }
 };

@@ -50,6 +50,7 @@ constexpr const char* usage = "usage: annulet_bench [NAME...] [--quick] [--list]
 struct command_line {
   std::vector<workload> chosen;
   bool quick = false;
+  bool whole = false;
   bool list = false;
   std::optional<std::string> json = {};
 };
@@ -93,6 +94,7 @@ command_line parse(std::span<char*> arguments) {
     }
   }
   if (line.chosen.empty()) {
+    line.whole = true;
     line.chosen.assign(std::begin(workloads), std::end(workloads));
   }
   return line;
@@ -118,7 +120,7 @@ int main(int argc, char** argv) {
   bench::open_file_limit();  // raises the soft limit to the hard one, before anything is measured
   bench::pin_this_thread(bench::usable_processors().own);
 
-  bench::harness run(bench::run_options{.quick = line.quick});
+  bench::harness run({.quick = line.quick, .whole = line.whole, .load = bench::load_average()});
   bench::print_machine(run.options());
   try {
     bench::measure_floors(run);

@@ -1,6 +1,7 @@
 #include "report.hpp"
 
 #include <sys/utsname.h>
+#include <cmath>
 #include <cstdarg>
 #include <cstdio>
 #include <fstream>
@@ -34,12 +35,6 @@ std::string processor_model() {
 std::string kernel_release() {
   utsname name{};
   return uname(&name) == 0 ? name.release : "unknown";
-}
-
-double load_average() {
-  double load = 0;
-  std::ifstream("/proc/loadavg") >> load;
-  return load;
 }
 
 std::string figure(double ns) { return ns < 99.95 ? text("%.1f", ns) : text("%.0f", ns); }
@@ -84,7 +79,7 @@ class json_writer {
   }
   void value(double number) {
     comma();
-    out_ << text("%.6g", number);
+    out_ << (std::isfinite(number) ? text("%.6g", number) : "null");
   }
   void value(bool truth) {
     comma();
@@ -139,6 +134,8 @@ void write_outcome(json_writer& json, const outcome& result) {
   json.key("setting").value(result.setting);
   json.key("operation").value(result.operation);
   json.key("judged_by").value(result.judged_by == metric::cpu ? "cpu" : "wall");
+  json.key("pairs").value(static_cast<double>(result.pairs));
+  json.key("turn_ns").value(result.turn_ns);
   if (!result.reference.empty()) {
     json.key("reference").value(result.reference);
   }
@@ -179,9 +176,15 @@ void write_outcome(json_writer& json, const outcome& result) {
 
 }  // namespace
 
+double load_average() {
+  double load = 0;
+  std::ifstream("/proc/loadavg") >> load;
+  return load;
+}
+
 void print_machine(const run_options& options) {
   std::printf("%s, %s processors used, Linux %s, load %.2f\n", processor_model().c_str(),
-              usable_processors().other ? "2" : "1", kernel_release().c_str(), load_average());
+              usable_processors().other ? "2" : "1", kernel_release().c_str(), options.load);
   std::printf(
       "%d pairs of turns of %.0f ms each, A B B A; figures are medians, ratios medians of pairs "
       "with [quartiles]\n",
@@ -189,7 +192,7 @@ void print_machine(const run_options& options) {
   if (options.quick) {
     std::puts("--quick: few and short turns, good to see that all works, not to be quoted");
   }
-  if (load_average() > 0.5) {
+  if (options.load > 0.5) {
     std::puts("others are at work on this machine: its figures are not to be quoted");
   }
 #ifndef __OPTIMIZE__
@@ -344,10 +347,14 @@ void write_json(std::ostream& out, const harness& run) {
   json.open('{');
   json.key("processor").value(processor_model());
   json.key("kernel").value(kernel_release());
-  json.key("load").value(load_average());
+  json.key("load").value(run.options().load);
+#ifdef __OPTIMIZE__
+  json.key("optimised").value(true);
+#else
+  json.key("optimised").value(false);
+#endif
   json.key("quick").value(run.options().quick);
-  json.key("pairs").value(static_cast<double>(run.options().pairs()));
-  json.key("turn_ns").value(run.options().turn_ns());
+  json.key("whole").value(run.options().whole);
   json.key("floors_ns").open('{');
   for (const floor_figure& floor : run.floors()) {
     json.key(floor.name).value(floor.ns);

@@ -7,6 +7,7 @@
 
 namespace bench {
 
+double load_average();  // of the last minute
 void print_machine(const run_options& options);
 void print_floor(const floor_figure& floor);
 void judge(const contest& asked, outcome& result);  // fills in result.verdicts
