@@ -76,8 +76,8 @@ class faulty_kernel {
       case SYS_io_uring_enter:
         return enter(arguments);
       case SYS_epoll_ctl:
-        if (arguments[1] != EPOLL_CTL_DEL && ++controls_ % every_ == 0) {
-          const bool interrupted = ++counts_.controls_refused % 2 == 0;
+        if (++controls_ % every_ == 0) {
+          const bool interrupted = ++counts_.controls_refused % 2 == 0 || arguments[1] == EPOLL_CTL_DEL;
           counts_.short_of_memory += interrupted ? 0 : 1;
           return interrupted ? -EINTR : -ENOMEM;
         }
