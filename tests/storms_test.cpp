@@ -229,7 +229,9 @@ void live_in_a_storm(int flags) {
   CHECK(all.early == 0);
   CHECK(all.wrong == 0);
   CHECK(all.bytes > 0);
-  CHECK(handler.times() == signals);
+  if (annulet::detail::built_in != annulet::detail::sanitizer::thread) {
+    CHECK(handler.times() == signals);
+  }
   if (annulet::detail::built_in == annulet::detail::sanitizer::none) {
     CHECK(took < length + 1s);
   }
