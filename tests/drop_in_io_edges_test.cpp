@@ -49,12 +49,12 @@ namespace {
 #if defined(__x86_64__)
 
 // Done once, right before this thread's next poll(2).
-thread_local std::function<void()> before_poll;
+thread_local const std::function<void()>* before_poll = nullptr;
 
 // The filter traps poll(2), so it is ppoll(2) that is made.
 void poll_after_act(int, siginfo_t*, void* context) {
-  if (before_poll) {
-    std::exchange(before_poll, nullptr)();
+  if (before_poll != nullptr) {
+    (*std::exchange(before_poll, nullptr))();
   }
   auto& registers = static_cast<ucontext_t*>(context)->uc_mcontext.gregs;
   const auto milliseconds = static_cast<int>(registers[REG_RDX]);
@@ -153,17 +153,18 @@ TEST_CASE("what comes while a reader is about to be told of the end is not lost"
         auto first = annulet::spawn([&] { receive(got[0]); });
         auto second = annulet::spawn([&] { receive(got[1]); });
         annulet::this_fiber::sleep_for(1ms);
-        before_poll = [&] {
+        const std::function<void()> ends_it = [&] {
           if (!resets) {
             write_text(both.peer.get(), "2345");
           }
           do_act(resets ? annulet::test::act::resets : annulet::test::act::half_closes, both, kind::tcp);
         };
+        before_poll = &ends_it;
         write_text(both.peer.get(), "1");  // wakes both, and one of them for nothing
         first.join();
         second.join();
         std::sort(got.begin(), got.end());
-        CHECK(!before_poll);
+        CHECK(before_poll == nullptr);
         CHECK(got == (resets ? std::array<ssize_t, 2>{-ECONNRESET, 1} : std::array<ssize_t, 2>{1, 4}));
       });
     }
