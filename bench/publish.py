@@ -167,7 +167,7 @@ def contests(results):
         return result["operation"], result["judged_by"], result["pairs"], result["turn_ns"]
 
     for (operation, judged_by, pairs, turn), alike in groupby(results, key=kind):
-        yield f"An operation is {operation}. {pairs} pairs, of turns of {turn / 1e6:g} ms."
+        yield f"An operation is {operation}. {pairs} pairs, of turns of {turn / 1e6:g} ms or more."
         yield ""
         ratio = f"annulet's {'CPU' if judged_by == 'cpu' else 'time'} / its"
         yield from table(
