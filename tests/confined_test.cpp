@@ -199,10 +199,9 @@ void confine_to(confinement what, annulet::engine_choice on, std::uint32_t other
   example::confine(what);
 }
 
-child_end confined(const confinement& what, annulet::engine_choice on, const std::function<bool()>& act,
-                   std::uint32_t otherwise = SCMP_ACT_KILL_PROCESS) {
+child_end confined(const confinement& what, annulet::engine_choice on, const std::function<bool()>& act) {
   return in_child([&] {
-    confine_to(what, on, otherwise);
+    confine_to(what, on, SCMP_ACT_KILL_PROCESS);
     const annulet::hub home({.engine = on});
     return act();
   });
