@@ -37,6 +37,7 @@ not_held=(
   'tsan|hub_call_signals_test|a handler may fault*|it dies where a handler faults, without annulet as well'
   'tsan|hub_call_signals_test|a child that a handler*|it calls handlers with all signals blocked'
   'tsan|drop_in_edges_test|what others write*|they do so on purpose'
+  'tsan|drop_in_edges_test|nor have events that others ask*|they do so on purpose'
   'tsan|drop_in_jobs_test|a job of the background blocks*|it keeps handlers waiting in calls it does not know'
   'tsan|drop_in_handlers_test|all|it keeps handlers waiting in calls it does not know'
   'tsan|selector_cost_test|all|it makes system calls of its own, and all are counted'
