@@ -13,6 +13,12 @@
 namespace bench {
 namespace {
 
+#ifdef __OPTIMIZE__
+constexpr bool optimised = true;
+#else
+constexpr bool optimised = false;
+#endif
+
 [[gnu::format(printf, 1, 2)]] std::string text(const char* format, ...) {
   char buffer[256];
   std::va_list arguments;
@@ -195,9 +201,9 @@ void print_machine(const run_options& options) {
   if (options.load > 0.5) {
     std::puts("others are at work on this machine: its figures are not to be quoted");
   }
-#ifndef __OPTIMIZE__
-  std::puts("built without optimisation: its figures mean nothing");
-#endif
+  if (!optimised) {
+    std::puts("built without optimisation: its figures mean nothing");
+  }
   std::puts("\nfloors of this machine");
 }
 
@@ -348,11 +354,7 @@ void write_json(std::ostream& out, const harness& run) {
   json.key("processor").value(processor_model());
   json.key("kernel").value(kernel_release());
   json.key("load").value(run.options().load);
-#ifdef __OPTIMIZE__
-  json.key("optimised").value(true);
-#else
-  json.key("optimised").value(false);
-#endif
+  json.key("optimised").value(optimised);
   json.key("quick").value(run.options().quick);
   json.key("whole").value(run.options().whole);
   json.key("floors_ns").open('{');
