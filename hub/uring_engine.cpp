@@ -225,9 +225,13 @@ template <class Call>
 void uring_engine::look() noexcept {
   calls_->collect();  // that the eventfd was written to is seen only after an enter, and there may be none
   reap();
-  if (!ring_.needs_enter() && changed_.empty() && !unsubmitted_) {
-    return;
+  if (ring_.needs_enter() || !changed_.empty() || unsubmitted_) {
+    take_in_all();
   }
+}
+
+// What was pending when it was called.
+void uring_engine::take_in_all() noexcept {
   prepare_changes();
   // The kernel runs some 20 pieces of work an enter, or as many as are asked for. Two rounds in a row with
   // many make many likely; asking for more than there are costs a sleep (ring.hpp), asking for less another

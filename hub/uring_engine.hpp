@@ -86,6 +86,7 @@ class uring_engine final : public engine {
   void drain_queue() noexcept;
   template <class Call>
   int enter(Call&& call) noexcept;
+  void take_in_all() noexcept;
   void prepare_changes() noexcept;
   void reconcile(watch& w) noexcept;
   void queue_poll(watch& w) noexcept;
