@@ -308,12 +308,17 @@ void scheduler::end_of_run() {
 }
 
 void scheduler::begin_run() noexcept {
-  about_now_ = outside_.about_now();
+  knows_time_ = false;
   next_look_ = look_due_ = turns_ + options_.look_every;
   if (options_.slow_slice != 0) {
     next_look_ = turns_ + 1;
     slice_began_ = outside_.now();
   }
+}
+
+void scheduler::read_time() noexcept {
+  about_now_ = outside_.about_now();
+  knows_time_ = true;
 }
 
 void scheduler::look_outside() {

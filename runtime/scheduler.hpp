@@ -213,6 +213,7 @@ class scheduler {
   static void arrive(void* stopped_at, void* from) noexcept;
   void end_of_run();
   void begin_run() noexcept;
+  void read_time() noexcept;
   void end_slice() noexcept;
   void look_outside();
   void wait_outside();
@@ -230,6 +231,7 @@ class scheduler {
   int* errno_;                   // likewise
   std::uint64_t turns_ = 0;      // given: yields, parks, ends
   std::uint64_t next_look_ = 0;  // when turns_ has come so far
+  bool knows_time_ = false;      // about_now_ was read in this run of turns
   std::size_t breaths_ = 0;      // work done since the last park, or yield of this kind
   std::uint64_t stays_ = 0;      // turns after which the same fiber went on: all others were switches
   std::uint64_t spawned_ = 0;
@@ -239,7 +241,7 @@ class scheduler {
   idle_source& outside_;
   timer_queue timers_;
   std::uint64_t look_due_ = 0;  // the same, where each slice is measured
-  std::int64_t about_now_ = 0;  // as of the last look or wait
+  std::int64_t about_now_ = 0;  // as of the first park since a look or wait
   std::int64_t slice_began_ = 0;
   std::size_t guards_ = 0;
   stack_pool::owner stacks_;

@@ -66,6 +66,9 @@ inline void scheduler::arrive(void* stopped_at, void* from) noexcept {
   if (!until.is_never() && !w.armed()) {  // it may be, after a hint
     timers_.arm(w, until.nanoseconds());
   }
+  if (!knows_time_) [[unlikely]] {
+    read_time();  // once in a run of turns, and not where all only yield
+  }
   w.since_ = about_now_;
   ++parks_;
   const std::size_t outside = who == wakers::outside ? 1 : 0;
