@@ -16,13 +16,16 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <chrono>
 #include <csignal>
 #include <future>
 #include <string>
+#include <string_view>
 #include <thread>
+#include <utility>
 
 using annulet::spawn;
 using annulet::test::handler_scope;
@@ -222,21 +225,30 @@ TEST_CASE("a fiber that computes for longer than the limit is reported with its 
   const std::string told = capture.text();
   CHECK(has(told, "\"computes\" (spawned at "));
   CHECK(has(told, "hub_dump_test.cpp:"));
-  CHECK(has(told, ") kept its thread for 0.0"));
+  // Longer where the machine has had others run.
+  constexpr std::string_view kept = ") kept its thread for ";
+  const std::size_t at = told.find(kept);
+  REQUIRE(at != std::string::npos);
+  CHECK(std::stod(told.substr(at + kept.size())) >= 0.030);
 }
 
 TEST_CASE("a fiber that looks again and again does not keep its thread, though nobody else is there to run") {
   const stderr_capture capture;
+  std::chrono::steady_clock::duration longest{};  // from one look to the next but one: a slice lies within
   {
     const annulet::hub hub({.slow_slice = 100ms});
-    spawn([] {
-      const auto until = std::chrono::steady_clock::now() + 300ms;
-      while (std::chrono::steady_clock::now() < until) {
+    spawn([&] {
+      auto before_last = std::chrono::steady_clock::now(), last = before_last;
+      const auto until = last + 300ms;
+      while (last < until) {
         CHECK(annulet_poll(nullptr, 0, 0) == 0);
+        const auto now = std::chrono::steady_clock::now();
+        longest = std::max(longest, now - std::exchange(before_last, std::exchange(last, now)));
       }
     }).join();
   }
-  CHECK(capture.text().empty());
+  CAPTURE(longest.count());
+  CHECK((capture.text().empty() || longest > 100ms));  // in which the machine had others run
 }
 
 TEST_CASE("a hub counts what it does, and only on its own thread") {
