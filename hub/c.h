@@ -11,6 +11,9 @@
  * thread of their hub: -EPERM on others. With the hub all its fibers have ended, but their handles are still
  * to be joined or detached. C and C++ fibers are the same fibers, and may be mixed.
  *
+ * After fork(2) the child has no hub, and may enter; annulet/hub/hub.hpp says more. One that came by _Fork,
+ * vfork or clone(2) shall make no call of this header.
+ *
  * A fiber has a stack of 256 KiB, if nothing else is chosen, and not a thread's 8 MiB: what is large belongs
  * on the heap. (Who enters keeps the thread's.) One that runs over it ends the process with a message that
  * says so, if its code was compiled with -fstack-clash-protection.
