@@ -207,9 +207,12 @@ child::child() {
   must(::pipe2(sign.data(), O_CLOEXEC), "pipe2");
   pid_ = must(::fork(), "fork");
   if (pid_ == 0) {
-    // Nothing of the parent's is left open here, or its ends would never come.
+    // Nothing of the parent's is left open here, or its ends would never come; the sign goes last.
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-    ::syscall(SYS_close_range, 0U, ~0U, 0U);
+    const auto last = static_cast<unsigned>(sign[1]);
+    ::syscall(SYS_close_range, 0U, last - 1, 0U);
+    ::syscall(SYS_close_range, last + 1, ~0U, 0U);
+    ::close(sign[1]);
     for (;;) {
       ::pause();
     }
