@@ -21,7 +21,6 @@
 #include <chrono>
 #include <cstdint>
 #include <stdexcept>
-#include <string>
 #include <vector>
 
 using namespace std::chrono_literals;
@@ -64,15 +63,6 @@ constexpr unsigned times = 100;
 // Others have their turn after so many switches, and so has the kernel; a select counts for one or two.
 constexpr unsigned breaths(unsigned selects) { return selects / 32 + 1; }
 
-// Whether a ring was set up before the hub's, and refused by a later call. When the kernel comes to its end,
-// some time afterwards, it interrupts one wait.
-bool ring_ended_unused() {
-  const auto refused = hub().engine_report().refused;
-  return std::ranges::any_of(refused, [](const std::string& why) {
-    return why.starts_with("io_uring_enter") || why.starts_with("io_uring_register");
-  });
-}
-
 }  // namespace
 
 TEST_CASE("a select with nothing pending makes no system call but the park's, and epoll's looks") {
@@ -95,7 +85,7 @@ TEST_CASE("a select with nothing pending makes no system call but the park's, an
     CHECK(total(parts[0]) == parts[0][waits]);
     CHECK(total(parts[1]) == parts[1][waits]);
     CHECK(parts[1][waits] >= 3 * times);  // a look, the park, and a look at its end
-    CHECK(parts[1][waits] <= 3 * times + (ring_ended_unused() ? 1 : 0));
+    CHECK(parts[1][waits] <= 3 * times);
   } else {
     CHECK(total(parts[0]) == 0);
     CHECK(parts[1] == syscall_counts{{waits, times}});
@@ -171,6 +161,7 @@ TEST_CASE(
   });
   REQUIRE(parts.size() == 2);
   const std::uint64_t waits = wait_call();
+  CAPTURE(parts[0]);
   CHECK(parts[0][waits] <= (on_epoll() ? 3 : 1) * times);
   CHECK(parts[0][polls] <= 2 * times);
   CHECK(total(parts[0]) == parts[0][waits] + parts[0][polls] + 2 * times);
@@ -320,18 +311,17 @@ TEST_CASE("descriptors that hang up or have unread data cost nothing while nobod
       pairs[i].second.close();
     }
   }
-  // Until all of it has been taken in, some events a wait.
-  bool quiet = false;
-  for (int i = 0; i < 50 && !quiet; ++i) {
-    const auto enters = home.counts().enters;
-    annulet::this_fiber::sleep_for(20ms);
-    quiet = home.counts().enters - enters <= 2;
+  // First all of it is taken in, some events a wait: on a full machine not within the first sleep.
+  annulet::hub_counts in_a_sleep;
+  for (int i = 0; i < 20 && (i == 0 || in_a_sleep.enters > 2); ++i) {
+    const auto before = home.counts();
+    annulet::this_fiber::sleep_for(200ms);
+    const auto after = home.counts();
+    in_a_sleep.enters = after.enters - before.enters;
+    in_a_sleep.requests = after.requests - before.requests;
   }
-  const auto before = home.counts();
-  annulet::this_fiber::sleep_for(200ms);
-  const auto after = home.counts();
-  CHECK(after.enters - before.enters <= 2);  // the sleep itself, and maybe a look before it
-  CHECK(after.requests == before.requests);
+  CHECK(in_a_sleep.enters <= 2);  // the sleep itself, and maybe a look before it
+  CHECK(in_a_sleep.requests == 0);
   CHECK(least_cpu(10ms, process_cpu, [] { annulet::this_fiber::sleep_for(200ms); }) < 10ms);
   CHECK(look(sel).size() == pairs.size());
 }
