@@ -40,6 +40,7 @@ not_held=(
   'tsan|drop_in_edges_test|nor have events that others ask*|they do so on purpose'
   'tsan|drop_in_jobs_test|a job of the background blocks*|it keeps handlers waiting in calls it does not know'
   'tsan|drop_in_handlers_test|all|it keeps handlers waiting in calls it does not know'
+  'tsan|confined_test|all|a thread of its own asks for the time by a call that is not listed'
   'tsan|selector_cost_test|all|it makes system calls of its own, and all are counted'
   'asan tsan|io_churn_test|(resident memory, mappings)|a sanitizer has memory of its own for each fiber'
   'asan tsan|ported_test|(slices, lateness)|bounds in real time'
