@@ -23,11 +23,11 @@ enum class dump_format {
 };
 
 // The fibers of this thread's hub that have not ended, in the order in which they were spawned. How long they
-// wait is exact to some milliseconds, but counts from the last look outside before the park: too long by what
-// the thread has computed since that look. Stacks are in bytes, in text in KiB, and used as in
-// fiber<T>::stack_used(); of main's nothing is known. "descriptor" and what else a fiber has not is left out.
-// Takes some 2 us a fiber, more where stacks are larger than 2 MiB. Does not park. Throws no_hub, and
-// std::bad_alloc.
+// wait is exact to some milliseconds, but counts from the first park, theirs or another's, since the hub last
+// waited or looked outside: too long by what the thread has computed in between. Stacks are in bytes, in text
+// in KiB, and used as in fiber<T>::stack_used(); of main's nothing is known. "descriptor" and what else a
+// fiber has not is left out. Takes some 2 us a fiber, more where stacks are larger than 2 MiB. Does not park.
+// Throws no_hub, and std::bad_alloc.
 [[nodiscard]] std::string dump_fibers(dump_format how = dump_format::text);
 
 }  // namespace annulet

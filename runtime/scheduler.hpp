@@ -43,8 +43,7 @@ struct scheduler_counts {
   std::uint64_t wakes = 0;
 };
 
-// What each turn and park needs stands together, whatever its size.
-class scheduler {  // NOLINT(clang-analyzer-optin.performance.Padding)
+class scheduler {
  public:
   // Makes the calling context this thread's main fiber. Throws std::logic_error where the thread has one
   // already.
@@ -232,7 +231,6 @@ class scheduler {  // NOLINT(clang-analyzer-optin.performance.Padding)
   int* errno_;                   // likewise
   std::uint64_t turns_ = 0;      // given: yields, parks, ends
   std::uint64_t next_look_ = 0;  // when turns_ has come so far
-  bool knows_time_ = false;      // about_now_ was read in this run of turns
   std::size_t breaths_ = 0;      // work done since the last park, or yield of this kind
   std::uint64_t stays_ = 0;      // turns after which the same fiber went on: all others were switches
   std::uint64_t spawned_ = 0;
@@ -242,7 +240,7 @@ class scheduler {  // NOLINT(clang-analyzer-optin.performance.Padding)
   idle_source& outside_;
   timer_queue timers_;
   std::uint64_t look_due_ = 0;  // the same, where each slice is measured
-  std::int64_t about_now_ = 0;  // as of the first park since a look or wait
+  std::int64_t about_now_ = 0;  // as of the last wait, or of the first park since a look behind it
   std::int64_t slice_began_ = 0;
   std::size_t guards_ = 0;
   stack_pool::owner stacks_;
@@ -251,6 +249,7 @@ class scheduler {  // NOLINT(clang-analyzer-optin.performance.Padding)
   std::size_t outside_waits_ = 0;                      // parked, and wakeable from outside
   std::uint64_t next_id_ = 1;
   waiter* shutdown_waiter_ = nullptr;
+  bool knows_time_ = false;  // about_now_ was read in this run of turns
   bool shutting_down_ = false;
   bool left_to_parent_ = false;
   scheduler* next_left_ = nullptr;

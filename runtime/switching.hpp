@@ -67,7 +67,7 @@ inline void scheduler::arrive(void* stopped_at, void* from) noexcept {
     timers_.arm(w, until.nanoseconds());
   }
   if (!knows_time_) [[unlikely]] {
-    read_time();  // once in a run of turns, and not where all only yield
+    read_time();  // once in a run of turns, and never where all only yield
   }
   w.since_ = about_now_;
   ++parks_;

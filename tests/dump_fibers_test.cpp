@@ -74,6 +74,44 @@ TEST_CASE("a dump says of each fiber what it does, and in which call it waits, a
   queue.close();
 }
 
+TEST_CASE("a park counts from the first one since the last look, also where the hub does not wait") {
+  annulet::event never;
+  driven world;
+  auto first = spawn({.name = "first"}, [&] { never.wait(); });
+  this_fiber::yield();
+  world.clock.advance(1s);
+  for (unsigned looks = world.clock.looks; world.clock.looks == looks;) {
+    this_fiber::yield();
+  }
+  auto second = spawn({.name = "second"}, [&] { never.wait(); });
+  this_fiber::yield();
+  world.clock.advance(1s);
+  auto third = spawn({.name = "third"}, [&] { never.wait(); });
+  this_fiber::yield();
+  const std::string list = dump_fibers();
+  CHECK(doing(list, "fiber 2 \"first\"").ends_with(": parked in event::wait for 2.000 s"));
+  CHECK(doing(list, "fiber 3 \"second\"").ends_with(": parked in event::wait for 1.000 s"));
+  CHECK(doing(list, "fiber 4 \"third\"").ends_with(": parked in event::wait for 1.000 s"));
+  never.set();
+}
+
+TEST_CASE("the time of parks is read once from look to look, and not where all only yield") {
+  annulet::event never;
+  driven world;
+  std::vector<annulet::fiber<void>> parked(10);
+  std::ranges::generate(parked, [&] { return spawn([&] { never.wait(); }); });
+  const unsigned before = world.clock.coarse_reads;
+  this_fiber::yield();
+  CHECK(world.clock.coarse_reads == before + 1);
+  const unsigned looks = world.clock.looks;
+  for (int i = 0; i < 1000; ++i) {
+    this_fiber::yield();
+  }
+  CHECK(world.clock.looks > looks);
+  CHECK(world.clock.coarse_reads == before + 1);
+  never.set();
+}
+
 TEST_CASE("a fiber that has ended is in no dump, also while its handle is there") {
   driven world;
   auto gone = spawn({.name = "gone"}, [] { return 1; });

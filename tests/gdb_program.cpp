@@ -67,11 +67,12 @@ volatile int done = 0;
   done = 5;
 }
 
-// A hub of its own, whose thread stands in a system call with one fiber parked and one that has not begun.
+// A hub of its own, whose thread stands in a system call with one fiber parked and one that has not begun. It
+// has not parked since it last waited.
 void other_hub(int fd, std::latch& stands) {
   annulet::hub hub;
   auto sleeper = spawn({.name = "other sleeper"}, [] { sleeps_long(); });
-  annulet::this_fiber::yield();
+  annulet::this_fiber::sleep_for(100ms);
   auto unborn = spawn({.name = "unborn"}, [] { sleeps_long(); });
   stands.count_down();
   keeps_its_thread(fd);
@@ -86,7 +87,6 @@ int main(int argc, char** argv) {
     return 1;
   }
   std::thread other([&] { other_hub(never[0], stands); });
-  stands.wait();
   std::thread hubless([&] { keeps_its_thread(never[0]); });
   {
     annulet::hub hub;
@@ -105,6 +105,7 @@ int main(int argc, char** argv) {
       many.push_back(spawn([] { sleeps_long(); }));
     }
     ended.join();
+    stands.wait();  // so that no hub parks later than the other has waited
     std::puts("all stand");
     std::fflush(stdout);
     listens(STDIN_FILENO);
