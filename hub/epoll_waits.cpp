@@ -15,7 +15,10 @@ namespace annulet::detail {
 
 namespace {
 
-constexpr std::int64_t second = 1'000'000'000;
+timespec in_seconds(std::int64_t nanoseconds) noexcept {
+  constexpr std::int64_t second = 1'000'000'000;
+  return {nanoseconds / second, nanoseconds % second};
+}
 
 }  // namespace
 
@@ -23,10 +26,7 @@ io_result epoll_engine::wait_for_events(std::optional<std::int64_t> nanoseconds,
                                         const signal_mask* mask) noexcept {
   ++counts_.enters;
   if (has_pwait2_) {
-    timespec limit{};
-    if (nanoseconds) {
-      limit = {*nanoseconds / second, *nanoseconds % second};
-    }
+    const timespec limit = in_seconds(nanoseconds.value_or(0));
     const io_result got = kernel(SYS_epoll_pwait2, epoll_fd_, events_.data(), most,
                                  nanoseconds ? &limit : nullptr, mask, sizeof(*mask));
     // Linux before 5.11, or a filter that does not know it.
@@ -79,11 +79,8 @@ engine::wait_end epoll_engine::wait_for_handlers(deadline until, const signal_ma
   if (take_in_at_once()) {
     return wait_end::at_once;
   }
-  timespec limit{};
   const auto left = time_left(until);
-  if (left) {
-    limit = {*left / second, *left % second};
-  }
+  timespec limit = in_seconds(left.value_or(0));  // ppoll(2) may write what is left
   std::array<pollfd, 2> both{{{epoll_fd_, POLLIN, 0}, {signals, POLLIN, 0}}};
   ++counts_.enters;
   const io_result ready =

@@ -225,12 +225,12 @@ template <class Call>
 void uring_engine::look() noexcept {
   calls_->collect();  // that the eventfd was written to is seen only after an enter, and there may be none
   reap();
-  if (ring_.needs_enter() || !changed_.empty() || unsubmitted_) {
+  if (has_to_enter()) {
     take_in_all();
   }
 }
 
-// What was pending when it was called.
+// Hands over what has changed, and enters until all that was pending at first has been taken in.
 void uring_engine::take_in_all() noexcept {
   prepare_changes();
   // The kernel runs some 20 pieces of work an enter, or as many as are asked for. Two rounds in a row with
@@ -266,7 +266,7 @@ bool uring_engine::glance() noexcept {
   calls_->collect();
   const std::uint64_t before = taken_in_;
   reap();
-  if (!ring_.needs_enter() && changed_.empty() && !unsubmitted_) {
+  if (!has_to_enter()) {
     return false;
   }
   prepare_changes();

@@ -86,7 +86,10 @@ class uring_engine final : public engine {
   void drain_queue() noexcept;
   template <class Call>
   int enter(Call&& call) noexcept;
-  void take_in_all() noexcept;
+  [[nodiscard]] bool has_to_enter() const noexcept {
+    return ring_.needs_enter() || !changed_.empty() || unsubmitted_;
+  }
+  [[gnu::noinline]] void take_in_all() noexcept;  // most looks find nothing, and need not save its registers
   void prepare_changes() noexcept;
   void reconcile(watch& w) noexcept;
   void queue_poll(watch& w) noexcept;
