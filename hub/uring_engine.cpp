@@ -241,11 +241,12 @@ void uring_engine::take_in_all() noexcept {
   if (likely <= unasked) {
     likely = 0;
   }
-  // A watch has two pieces of work pending at most, an event and the end of its removal, and they come in
-  // order: when so many have run, none is left of those that were pending at first. What fires on is for the
-  // next look. Work may make no completion, and the flag may stand with no work at all: a waker sets it after
-  // it has added its work, which may have been run by then. So rounds in which nothing moved are bounded as
-  // well; those that were refused are bounded by judge().
+  // Pending are two pieces of work a watch at most, an event and the end of its removal, one a request, and a
+  // wake-up; what is handed over may complete at once. Work comes in order: after so many completions none is
+  // left of what was pending at first, and what fires on is for the next look. Work may make none, and the
+  // flag may stand without work: a waker sets it behind its work, which may have been run by then. So rounds
+  // in which nothing moved are bounded, by 16 pieces of work each; those that were refused, by judge().
+  const std::size_t most = 3 * slots_.size() + 2 * requests_ + 1;
   unsigned found = 0;
   std::size_t empty_rounds = 0;
   do {
@@ -255,8 +256,7 @@ void uring_engine::take_in_all() noexcept {
     found += now;
     empty_rounds += now == 0 && ring_.queued() == queued && error == 0 ? 1U : 0U;
     likely = 0;
-  } while ((ring_.needs_enter() || unsubmitted_) && found <= 2 * slots_.size() &&
-           empty_rounds <= slots_.size() / 16 + 1);
+  } while ((ring_.needs_enter() || unsubmitted_) && found <= most && empty_rounds <= most / 16 + 1);
   if (!std::exchange(others_came_, false)) {
     look_before_last_ = std::exchange(last_look_, found);
   }
@@ -384,6 +384,7 @@ void uring_engine::complete(std::uint64_t data, int result, unsigned flags) noex
     return;  // a cancellation that found its request done already
   }
   if (t.what == kind::request) {
+    --requests_;
     constexpr std::uint64_t address = (std::uint64_t{1} << 61) - 1;
     reinterpret_cast<request*>(data & address)->complete(io_result(result));
     return;

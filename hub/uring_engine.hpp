@@ -109,6 +109,7 @@ class uring_engine final : public engine {
   engine_info info_;
   ring ring_;
   slot_table<slot> slots_;
+  std::size_t requests_ = 0;  // the ring has them, or is about to: each has its completion to come
   // Completions that the last two looks found in the kernel. Only of looks with nothing between them: what a
   // wait was woken for is the first of a burst that is still coming, and a glance leaves some.
   unsigned last_look_ = 0;

@@ -47,6 +47,7 @@ void uring_engine::start(request& r, const operation& what) noexcept {
     entry.flags |= IOSQE_ASYNC;
   }
   io_uring_sqe_set_data64(&entry, tag_of(r));
+  ++requests_;
   unsubmitted_ = true;
 }
 
