@@ -45,7 +45,9 @@ const char* way_out(int error) noexcept {
 
 epoll_engine::epoll_engine() {
   info_.name = "epoll";
-  (void)wait_for_events(0, 1, nullptr);  // of no set yet: finds out which calls there are
+  if (wait_for_events(0, 1, nullptr).error() != EBADF) {  // of no set yet: what else is said is a filter's
+    has_pwait2_ = false;
+  }
   info_.features.emplace_back(has_pwait2_ ? "epoll_pwait2" : "epoll_wait, in milliseconds");
   const io_result set = kernel(SYS_epoll_create1, EPOLL_CLOEXEC);
   if (!set.ok()) {

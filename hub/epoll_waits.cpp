@@ -30,7 +30,7 @@ io_result epoll_engine::wait_for_events(std::optional<std::int64_t> nanoseconds,
     const io_result got = kernel(SYS_epoll_pwait2, epoll_fd_, events_.data(), most,
                                  nanoseconds ? &limit : nullptr, mask, sizeof(*mask));
     // Linux before 5.11, or a filter that does not know it.
-    if (got.error() != ENOSYS && got.error() != EPERM) {
+    if (got.error() != ENOSYS && got.error() != EPERM && got.error() != EACCES) {
       return got;
     }
     has_pwait2_ = false;

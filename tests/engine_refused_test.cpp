@@ -129,6 +129,19 @@ TEST_CASE("where io_uring is named and refused the hub is an error, which tells 
   }
 }
 
+TEST_CASE("where a filter refuses the newer wait of epoll the hub has the older one, whatever it says") {
+  for (const int error : {EPERM, ENOSYS, EACCES, EINVAL}) {
+    CAPTURE(error);
+    const auto end = in_child([error] {
+      refuse({SCMP_SYS(epoll_pwait2)}, error);
+      hub home({.engine = engine_choice::epoll});
+      return home.engine_report().features.front() == "epoll_wait, in milliseconds" && everything_works(home);
+    });
+    CAPTURE(end.said);
+    CHECK(end.exit == 0);
+  }
+}
+
 TEST_CASE("where there is no memory for a ring the hub is on epoll") {
   if (!has_io_uring()) {
     return;
