@@ -352,7 +352,7 @@ void scheduler::wait_outside() {
     }
   }
   begin_run();
-  read_time();  // who looks at a core file sees that the others have waited, whatever happens next
+  about_now_ = outside_.about_now();  // a core file shows that the others have waited, whatever comes next
   *errno_ = kept;
 }
 

@@ -240,7 +240,7 @@ class scheduler {
   idle_source& outside_;
   timer_queue timers_;
   std::uint64_t look_due_ = 0;  // the same, where each slice is measured
-  std::int64_t about_now_ = 0;  // as of the last wait, or of the first park since a look behind it
+  std::int64_t about_now_ = 0;  // as of the first park since a look or wait, or of that wait
   std::int64_t slice_began_ = 0;
   std::size_t guards_ = 0;
   stack_pool::owner stacks_;

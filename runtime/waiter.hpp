@@ -68,7 +68,7 @@ class waiter : public wait_place, private timer_node {
   [[nodiscard]] control_block& fiber() const noexcept { return fiber_; }
   [[nodiscard]] const char* what() const noexcept { return what_; }
   [[nodiscard]] int fd() const noexcept { return fd_; }
-  // When it was parked, in steady nanoseconds: as of the first park since a look outside.
+  // When it was parked, in steady nanoseconds: as of the first park since a look or wait.
   [[nodiscard]] std::int64_t since() const noexcept { return since_; }
 
   // One more place that it stands in.

@@ -105,7 +105,7 @@ int main(int argc, char** argv) {
       many.push_back(spawn([] { sleeps_long(); }));
     }
     ended.join();
-    stands.wait();  // so that no hub parks later than the other has waited
+    stands.wait();  // this hub has known the time since that join: the other's is the latest
     std::puts("all stand");
     std::fflush(stdout);
     listens(STDIN_FILENO);
