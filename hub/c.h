@@ -11,9 +11,9 @@
  * thread of their hub: -EPERM on others. With the hub all its fibers have ended, but their handles are still
  * to be joined or detached. C and C++ fibers are the same fibers, and may be mixed.
  *
- * After fork(2) the child has no hub, and may enter; annulet/hub/hub.hpp says more. The
- * fibers of its parent have ended there, and so say their handles. One that came by _Fork,
- * vfork or clone(2) shall make no call of this header.
+ * After fork(2) the child has no hub, and may enter; annulet/hub/hub.hpp says more. Handles of before, the
+ * fiber's own that forked too, say there that their fibers have ended. A child that came by _Fork, vfork or
+ * clone(2) shall make no call of this header.
  *
  * A fiber has a stack of 256 KiB, if nothing else is chosen, and not a thread's 8 MiB: what is large belongs
  * on the heap. (Who enters keeps the thread's.) One that runs over it ends the process with a message that

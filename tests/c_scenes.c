@@ -290,12 +290,14 @@ int scene_handles_of_a_hub_that_is_gone(void) {
   return 0;
 }
 
-static int child_checked(int fd) {
+static int child_checked(int fd, annulet_fiber* of_parent) {
   char byte = 0;
   struct pollfd one;
   one.fd = fd;
   one.events = POLLIN;
   CHECK(annulet_fiber_self() == 0);
+  CHECK(annulet_kill(of_parent) == 0);
+  CHECK(annulet_join(of_parent) == 0);
   CHECK(annulet_poll(&one, 1, 2) == 0);
   CHECK(annulet_usleep(100) == 0);
   CHECK(annulet_leave() == -ENOENT);
@@ -310,15 +312,19 @@ int scene_in_forked_child(void) {
   int ends[2];
   int status = 0;
   pid_t child = 0;
+  annulet_fiber* waits = NULL;
   CHECK(pipe(ends) == 0);
   CHECK(annulet_enter() == 0);
+  CHECK(annulet_spawn(end_late, NULL, &waits) == 0);
   child = fork();
   if (child == 0) {
-    _exit(child_checked(ends[0]) == 0 ? 0 : 1);
+    _exit(child_checked(ends[0], waits) == 0 ? 0 : 1);
   }
   CHECK(child > 0);
   CHECK(waitpid(child, &status, 0) == child);
   CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+  CHECK(annulet_kill(waits) == 0);
+  CHECK(annulet_join(waits) == 0);
   CHECK(annulet_leave() == 0);
   CHECK(close(ends[0]) == 0 && close(ends[1]) == 0);
   return 0;
