@@ -22,8 +22,12 @@
 #include <cstdint>
 #include <cstdlib>
 #include <iostream>
+#include <new>
 #include <sstream>
 #include <string>
+
+#include <sys/mman.h>
+#include <unistd.h>
 
 using annulet::detail::plant;
 using annulet::test::open_descriptors;
@@ -53,33 +57,76 @@ std::string lived(const script& s, outcome& result) {
   return left == 0 ? "" : std::to_string(left) + " blocks of memory are left";
 }
 
-struct search_result {
+// How far a search has come.
+struct progress {
   std::uint64_t steps = 0;
   std::uint64_t lives = 0;
-  std::string broken;
-  script shows;
+  script shows;  // the last life
   std::array<std::uint64_t, 16> operations{};
 };
 
-// Lives one after the other, until one breaks.
-constexpr std::uint64_t steps_of_a_life = 10'000;  // and some more
+// Of a child, which may not come to tell of it.
+class shared_progress {
+ public:
+  shared_progress()
+      : page_(::mmap(nullptr, sizeof(progress), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0)) {
+    if (page_ == MAP_FAILED) {
+      throw std::bad_alloc();
+    }
+    new (page_) progress;
+  }
+  ~shared_progress() { ::munmap(page_, sizeof(progress)); }
+  shared_progress(const shared_progress&) = delete;
+  shared_progress& operator=(const shared_progress&) = delete;
 
-search_result search(std::uint64_t seed, std::uint64_t steps, unsigned without = 0,
-                     std::chrono::seconds limit = std::chrono::hours(24)) {
-  search_result all;
+  progress* operator->() const noexcept { return &**this; }
+  progress& operator*() const noexcept { return *static_cast<progress*>(page_); }
+
+ private:
+  void* page_;
+};
+
+constexpr std::uint64_t steps_of_a_life = 10'000;  // and some more
+constexpr unsigned seconds_of_a_life = 20;         // a hundred times what it takes
+
+// Lives one after the other, until one breaks, and returns what that broke. For a child, which a life that
+// hangs or aborts ends.
+std::string search(progress& all, std::uint64_t seed, std::uint64_t steps,
+                   std::chrono::seconds limit = std::chrono::hours(24)) {
   const auto begin = std::chrono::steady_clock::now();
-  while (all.lives < steps / steps_of_a_life && all.broken.empty() &&
-         std::chrono::steady_clock::now() - begin < limit) {
+  while (all.lives < steps / steps_of_a_life && std::chrono::steady_clock::now() - begin < limit) {
     outcome one;
-    all.shows = {seed++, steps_of_a_life, without};
-    all.broken = lived(all.shows, one);
+    all.shows = {seed++, steps_of_a_life, 0};
+    ::alarm(seconds_of_a_life);
+    std::string broken = lived(all.shows, one);
     all.steps += one.steps;
     ++all.lives;
     for (std::size_t i = 0; i < one.operations.size(); ++i) {
       all.operations[i] += one.operations[i];
     }
+    if (!broken.empty()) {
+      return broken;
+    }
   }
-  return all;
+  return {};
+}
+
+// How a life ends, in a child.
+annulet_test::child_end lived_apart(const script& s) {
+  return annulet_test::in_child(
+      [&s] {
+        outcome one;
+        const std::string broken = lived(s, one);
+        std::cerr << broken << std::flush;
+        return broken.empty();
+      },
+      seconds_of_a_life);
+}
+
+bool breaks(const script& s) { return lived_apart(s).exit != 0; }
+
+std::string in_words(const annulet_test::child_end& end) {
+  return end.said + (end.signal != 0 ? " (ended by signal " + std::to_string(end.signal) + ")" : "");
 }
 
 }  // namespace
@@ -97,19 +144,24 @@ TEST_CASE("nothing breaks under a kernel that does all it may") {
   }
   const std::uint64_t seed = oracle::from_environment("ANNULET_SIMULATION_SEED", oracle::fresh_seed());
   const std::uint64_t steps = oracle::from_environment("ANNULET_SIMULATION_STEPS", 1'000'000);
-  const search_result all = search(seed, steps);
-  std::cout << "note: " << all.steps << " steps in " << all.lives << " lives, from seed " << seed
+  const shared_progress all;
+  const auto end = annulet_test::in_child([&] {
+    const std::string broken = search(*all, seed, steps);
+    std::cerr << broken << std::flush;
+    return broken.empty();
+  });
+  std::cout << "note: " << all->steps << " steps in " << all->lives << " lives, from seed " << seed
             << std::endl;
-  CHECK((all.steps >= steps || !all.broken.empty()));
-  if (!all.broken.empty()) {
-    const script least = shortened(all.shows);
-    FAIL("ANNULET_SIMULATION=\"" << least.text() << "\" shows it again: " << live(least).broken
-                                 << "; before it was shortened: " << all.broken);
+  if (end.exit != 0) {
+    const script least = shortened(all->shows, breaks);
+    FAIL("ANNULET_SIMULATION=\"" << least.text() << "\" shows it again: " << in_words(lived_apart(least))
+                                 << "; before it was shortened: " << in_words(end));
   }
+  CHECK(all->steps >= steps);
   const auto names = simulated::operation_names();
   for (std::size_t i = 0; i < names.size(); ++i) {
-    std::cout << "note: " << names[i] << ": " << all.operations[i] << std::endl;
-    CHECK(all.operations[i] > 0);
+    std::cout << "note: " << names[i] << ": " << all->operations[i] << std::endl;
+    CHECK(all->operations[i] > 0);
   }
 }
 
@@ -147,15 +199,57 @@ TEST_CASE("ten planted bugs are found, each within a minute") {
   };
   for (const bug& one : bugs) {
     CAPTURE(std::string(one.name));
-    // A child, for a life that is broken may not end well.
     const auto found = annulet_test::in_child([&] {
       const planting on(one.which, one.every);
-      const search_result all = search(1, ~0ULL, 0, 55s);
-      std::cerr << all.steps << " steps: " << all.broken << std::endl;
-      return !all.broken.empty();
+      progress all;
+      const std::string broken = search(all, 1, ~0ULL, 55s);
+      std::cerr << all.steps << " steps: " << broken << std::endl;
+      return !broken.empty();
     });
     std::cout << "note: " << one.name << ": " << found.said.substr(0, found.said.find('\n')) << std::endl;
     CHECK(found.signal == 0);
     CHECK((found.exit == 0 || found.exit == simulated::given_up));
+  }
+}
+
+// Of bugs that break a life in another way each: something is wrong at its end, and it comes to none.
+TEST_CASE("a life that breaks is made short, and breaks again in the same way") {
+  std::signal(SIGPIPE, SIG_IGN);
+  struct bug {
+    plant which;
+    int exit;
+  };
+  for (const bug& one : {bug{plant::forgotten_candidate, 1}, bug{plant::lost_end, simulated::given_up}}) {
+    CAPTURE(one.exit);
+    const planting on(one.which, 20);
+    const shared_progress all;
+    const auto end = annulet_test::in_child([&] { return search(*all, 1, 1'000'000).empty(); });
+    REQUIRE(end.exit == one.exit);
+    const script least = shortened(all->shows, breaks);
+    std::cout << "note: " << least.text() << " breaks: " << in_words(lived_apart(least)) << std::endl;
+    CHECK(least.seed == all->shows.seed);
+    CHECK(least.steps < steps_of_a_life / 2);
+    CHECK(least.without != 0);
+    const auto once = lived_apart(least), again = lived_apart(least);
+    CHECK(once.exit == one.exit);
+    CHECK(again.exit == one.exit);
+    CHECK(once.said == again.said);
+  }
+}
+
+TEST_CASE("what hangs or aborts is made short, too") {
+  for (const int signal : {SIGABRT, SIGALRM}) {
+    const auto ends = [&](const script& s) {
+      const auto end = annulet_test::in_child([&] {
+        if (s.steps > 3'000 && (s.without & 2U) == 0) {
+          std::raise(signal);
+        }
+        return true;
+      });
+      return end.exit != 0;
+    };
+    const script least = simulated::shortened({1, steps_of_a_life, 0}, ends);
+    CHECK(least.steps == 3'163);  // three quarters, four times
+    CHECK((least.without & 2U) == 0);
   }
 }

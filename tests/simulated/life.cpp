@@ -68,9 +68,8 @@ outcome live(const script& s) {
 }
 
 // First without operations, then with fewer steps, as long as something breaks.
-script shortened(const script& s) {
+script shortened(const script& s, const std::function<bool(const script&)>& breaks) {
   script best = s;
-  const auto breaks = [](const script& one) { return !live(one).broken.empty(); };
   for (unsigned i = 0; i < operation_names().size(); ++i) {
     script less = best;
     less.without |= 1U << i;

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -30,7 +31,7 @@ inline constexpr int given_up = 3;
 // Lives it.
 [[nodiscard]] outcome live(const script& s);
 // Of the scripts that break like this one, a short one.
-[[nodiscard]] script shortened(const script& s);
+[[nodiscard]] script shortened(const script& s, const std::function<bool(const script&)>& breaks);
 // The operations by name, in the order of the bits of `without`.
 [[nodiscard]] std::vector<const char*> operation_names();
 
