@@ -24,7 +24,7 @@ TEST_CASE("the drop-ins say what the plain calls say, whatever is done to the de
   CHECK(counts.operations == operations);
   CHECK(counts.found > operations / 100);
   CHECK(counts.parked > operations / 10'000);
-  CHECK(counts.woken > 0);
+  CHECK((counts.woken > 0 || operations < 40'000));
   if (operations >= 200'000) {  // of fewer some 3 in 10,000 are woken, which is no share to hold one run to
     CHECK(counts.woken > operations / 10'000);
   }

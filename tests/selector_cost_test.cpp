@@ -21,6 +21,7 @@
 #include <chrono>
 #include <cstdint>
 #include <stdexcept>
+#include <string>
 #include <vector>
 
 using namespace std::chrono_literals;
@@ -63,6 +64,19 @@ constexpr unsigned times = 100;
 // Others have their turn after so many switches, and so has the kernel; a select counts for one or two.
 constexpr unsigned breaths(unsigned selects) { return selects / 32 + 1; }
 
+// How many waits are made again: the kernel interrupts one where a ring was set up before the hub's, and
+// refused by a later call, some time afterwards, when it comes to the end of that ring.
+unsigned interruptions() {
+  const auto refused = hub().engine_report().refused;
+  return std::ranges::any_of(refused,
+                             [](const std::string& why) {
+                               return why.starts_with("io_uring_enter") ||
+                                      why.starts_with("io_uring_register");
+                             })
+             ? 1
+             : 0;
+}
+
 }  // namespace
 
 TEST_CASE("a select with nothing pending makes no system call but the park's, and epoll's looks") {
@@ -85,7 +99,7 @@ TEST_CASE("a select with nothing pending makes no system call but the park's, an
     CHECK(total(parts[0]) == parts[0][waits]);
     CHECK(total(parts[1]) == parts[1][waits]);
     CHECK(parts[1][waits] >= 3 * times);  // a look, the park, and a look at its end
-    CHECK(parts[1][waits] <= 3 * times);
+    CHECK(parts[1][waits] <= 3 * times + interruptions());
   } else {
     CHECK(total(parts[0]) == 0);
     CHECK(parts[1] == syscall_counts{{waits, times}});
@@ -114,7 +128,7 @@ TEST_CASE("a select that finds something at once makes at most one enter and one
   });
   REQUIRE(parts.size() == 3);
   const std::uint64_t waits = wait_call();
-  CHECK(parts[0][waits] <= times + (on_epoll() ? breaths(times) : 0));
+  CHECK(parts[0][waits] <= times + (on_epoll() ? breaths(times) + interruptions() : 0));
   CHECK(parts[0][polls] <= times);
   CHECK(total(parts[0]) == parts[0][waits] + parts[0][polls] + 2 * times);
   CHECK(parts[2][polls] == times);
@@ -162,7 +176,7 @@ TEST_CASE(
   REQUIRE(parts.size() == 2);
   const std::uint64_t waits = wait_call();
   CAPTURE(parts[0]);
-  CHECK(parts[0][waits] <= (on_epoll() ? 3 : 1) * times);
+  CHECK(parts[0][waits] <= (on_epoll() ? 3 * times + interruptions() : times));
   CHECK(parts[0][polls] <= 2 * times);
   CHECK(total(parts[0]) == parts[0][waits] + parts[0][polls] + 2 * times);
   if (on_epoll()) {
@@ -313,7 +327,7 @@ TEST_CASE("descriptors that hang up or have unread data cost nothing while nobod
   }
   // First all of it is taken in, some events a wait: on a full machine not within the first sleep.
   annulet::hub_counts in_a_sleep;
-  for (int i = 0; i < 20 && (i == 0 || in_a_sleep.enters > 2); ++i) {
+  for (int i = 0; i < 20 && (i == 0 || in_a_sleep.enters > 2 || in_a_sleep.requests > 0); ++i) {
     const auto before = home.counts();
     annulet::this_fiber::sleep_for(200ms);
     const auto after = home.counts();

@@ -5,7 +5,6 @@
 
 #include <doctest/doctest.h>
 
-#include <cerrno>
 #include <csignal>
 #include <cstdint>
 #include <cstdio>
@@ -34,22 +33,12 @@ inline unsigned total(const syscall_counts& counts) {
   return sum;
 }
 
-// Of what a call leaves with: that it is to be made again, by who called or (with numbers that only a tracer
-// sees) by the kernel. A call that goes on by restart_syscall has another.
-inline bool interrupted(std::int64_t result) {
-  constexpr std::int64_t restart_sys = 512, restart_no_interrupt = 513, restart_no_handler = 514;
-  return result == -EINTR || result == -restart_sys || result == -restart_no_interrupt ||
-         result == -restart_no_handler;
-}
-
 using syscall_arguments = std::span<const std::uint64_t, 6>;
 
 // Calls body(mark) in a child; mark() ends a part. Returns what each part between two marks called, the one
 // before the first mark left out. Throws where the child did not end well, or cannot be traced. Each call
 // after the first mark is shown to see(number, arguments) too, in the parent; pointers mean nothing there.
-//
-// What the kernel interrupts is counted once, when it has been made again or gone on with: it does so to a
-// thread that has set up a ring and let it go, some time afterwards, when the ring comes to its end.
+// restart_syscall is none: so the kernel goes on with a poll that it has interrupted.
 template <class Body, class See>
 std::vector<syscall_counts> count_syscalls(Body&& body, See&& see) {
   // A call that nobody else makes, and that changes nothing.
@@ -74,7 +63,6 @@ std::vector<syscall_counts> count_syscalls(Body&& body, See&& see) {
     ::_exit(status);
   }
   std::vector<syscall_counts> parts(1);
-  std::uint64_t called = 0;
   int status = 0;
   bool first = true;
   while (::waitpid(child, &status, 0) == child && WIFSTOPPED(status)) {
@@ -86,12 +74,7 @@ std::vector<syscall_counts> count_syscalls(Body&& body, See&& see) {
     } else if (WSTOPSIG(status) == (SIGTRAP | 0x80)) {
       __ptrace_syscall_info info{};
       ::ptrace(PTRACE_GET_SYSCALL_INFO, child, sizeof(info), &info);
-      if (info.op == PTRACE_SYSCALL_INFO_EXIT) {
-        if (interrupted(info.exit.rval)) {
-          --parts.back()[called];
-        }
-      } else if (info.op == PTRACE_SYSCALL_INFO_ENTRY && info.entry.nr != SYS_restart_syscall) {
-        called = info.entry.nr;
+      if (info.op == PTRACE_SYSCALL_INFO_ENTRY && info.entry.nr != SYS_restart_syscall) {
         if (info.entry.nr == mark_call && info.entry.args[0] == mark_argument) {
           parts.emplace_back();
         } else {
