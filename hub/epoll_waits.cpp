@@ -15,7 +15,7 @@ namespace annulet::detail {
 
 namespace {
 
-timespec in_seconds(std::int64_t nanoseconds) noexcept {
+timespec to_timespec(std::int64_t nanoseconds) noexcept {
   constexpr std::int64_t second = 1'000'000'000;
   return {nanoseconds / second, nanoseconds % second};
 }
@@ -26,7 +26,7 @@ io_result epoll_engine::wait_for_events(std::optional<std::int64_t> nanoseconds,
                                         const signal_mask* mask) noexcept {
   ++counts_.enters;
   if (has_pwait2_) {
-    const timespec limit = in_seconds(nanoseconds.value_or(0));
+    const timespec limit = to_timespec(nanoseconds.value_or(0));
     const io_result got = kernel(SYS_epoll_pwait2, epoll_fd_, events_.data(), most,
                                  nanoseconds ? &limit : nullptr, mask, sizeof(*mask));
     // Linux before 5.11, or a filter that does not know it.
@@ -80,7 +80,7 @@ engine::wait_end epoll_engine::wait_for_handlers(deadline until, const signal_ma
     return wait_end::at_once;
   }
   const auto left = time_left(until);
-  timespec limit = in_seconds(left.value_or(0));  // ppoll(2) may write what is left
+  timespec limit = to_timespec(left.value_or(0));  // ppoll(2) may write what is left
   std::array<pollfd, 2> both{{{epoll_fd_, POLLIN, 0}, {signals, POLLIN, 0}}};
   ++counts_.enters;
   const io_result ready =
