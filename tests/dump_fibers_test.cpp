@@ -84,6 +84,7 @@ TEST_CASE("a park counts from the first one since the last look, also where the 
   for (int i = 0; i < 1000 && world.clock.looks == looks; ++i) {
     this_fiber::yield();
   }
+  REQUIRE(world.clock.looks > looks);
   auto second = spawn({.name = "second"}, [&] { never.wait(); });
   this_fiber::yield();
   world.clock.advance(1s);
